@@ -1,0 +1,94 @@
+"""On-policy policy gradient on an exact-match reward.
+
+What is left out of PPO and why: no value network and no GAE (one reward at the end of a short trace; the group mean is
+the baseline), no reward model (the answer is checked), no replay (samples are used at once, `epochs` times).
+The KL term is off by default: from-scratch models have no prior worth staying close to beyond their own start.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from compgen_jax.learning import losses
+from compgen_jax.learning.exploration import explore, summary
+from compgen_jax.learning.state import Setup, TrainState, gradient, update
+
+
+@dataclasses.dataclass(frozen=True)
+class RLConfig:
+  """Config section `rl`: see configs/default.py for what each field means."""
+
+  prompts: int
+  group: int
+  temperature: float
+  optimizer: str
+  lr: float
+  warmup: int
+  schedule: str
+  estimator: str
+  average: str
+  epochs: int
+  clip_low: float
+  clip_high: float
+  kl: float
+  entropy: float
+  drop_no_signal: bool
+
+
+def step(
+    state: TrainState, key: jax.Array, setup: Setup, config: RLConfig, reference
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One batch of prompts: explore, judge, and `epochs` updates. `reference`: the stage's initial parameters (for KL)."""
+  key = jax.random.fold_in(key, state.step)
+
+  # Explore.
+  e = explore(setup, state.params, key, group=config.group, temperature=config.temperature)
+
+  # Judge.
+  reward_B = e.verdict.answer.astype(jnp.float32)
+  advantage_B = losses.advantages(reward_B, config.group, config.estimator, setup.mean(reward_B))
+  signal_B = losses.has_signal(reward_B, config.group)
+  used_BxC = e.rollout.mask & (signal_B[:, None] | (not config.drop_no_signal))
+  weight_BxC = losses.weights(used_BxC, config.average, setup.sum)
+
+  # Learn. Rows whose gradient is zero come last and are skipped: a group that is all right or all wrong has no signal.
+  matters_B = jnp.any(weight_BxC > 0, axis=1) & ((advantage_B != 0) | (config.kl > 0) | (config.entropy > 0))
+  rows = dict(
+      prompt=e.prompts, trace=e.rollout.tokens, old_log_prob=e.rollout.log_probs, advantage=advantage_B, weight=weight_BxC
+  )
+  order = jnp.argsort(~matters_B)
+  rows = jax.tree.map(lambda x: x[order], rows)
+
+  def epoch(state, _):
+    loss = lambda p, block: surrogate(p, block, setup, config, reference)
+    grads, metrics = gradient(loss, state.params, rows, setup, n_active=jnp.sum(matters_B))
+    new, more = update(state, grads, setup)
+    return new._replace(step=state.step), setup.sum(metrics) | more
+
+  new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)
+  finite = jnp.min(metrics['finite'])
+  metrics = {name: jnp.mean(value) for name, value in metrics.items()} | summary(e, setup)
+  return new._replace(step=state.step + 1), metrics | {'finite': finite, 'signal': setup.mean(signal_B)}
+
+
+def surrogate(params, block: dict[str, jax.Array], setup: Setup, config: RLConfig, reference):
+  """The weighted sum over a block of the per-token objective: clipped policy gradient, KL penalty, entropy bonus."""
+  tokens = jnp.concatenate([block['prompt'], block['trace']], axis=1)
+  start = block['prompt'].shape[1] - 1
+  logits = lambda p: setup.model.apply(p, tokens[:, :-1], start=start) / config.temperature
+  logits_BxCxV = logits(params)
+  log_prob_BxC = losses.token_log_probs(logits_BxCxV, block['trace'])
+  old, low, high = block['old_log_prob'], config.clip_low, config.clip_high
+  loss_BxC = losses.policy_gradient(log_prob_BxC, old, block['advantage'], low, high)
+  outside_BxC = jnp.abs(jnp.clip(jnp.exp(log_prob_BxC - old), 1 - low, 1 + high) - jnp.exp(log_prob_BxC - old)) > 0
+  metrics = {'clipped': jnp.sum(outside_BxC * block['weight'])}
+  if config.kl:
+    reference_BxC = losses.token_log_probs(jax.lax.stop_gradient(logits(reference)), block['trace'])
+    kl_BxC = losses.kl_penalty(log_prob_BxC, reference_BxC)
+    loss_BxC += config.kl * kl_BxC
+    metrics['kl'] = jnp.sum(kl_BxC * block['weight'])
+  if config.entropy:
+    loss_BxC -= config.entropy * losses.entropy(logits_BxCxV)
+  loss = jnp.sum(loss_BxC * block['weight'])
+  return loss, metrics | {'loss': loss}

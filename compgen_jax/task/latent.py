@@ -1,0 +1,149 @@
+"""The hierarchical latent selection model, explicitly: a prompt P induces selections S, which generate the trace D.
+
+S is a composition: L pairs (routing mechanism, skill). D is what they produce step by step from the two inputs:
+an operand and a result each, and the last result is the answer. `execute` is the deterministic map S -> D,
+`sample` draws S from a support and the inputs from the input distribution (so that P = (inputs, names of S)),
+and `posterior` inverts it: which selections explain a trace. (The paper's model, arXiv 2606.18089: "a prompt P
+induces discrete latent selections S; S generates the observed reasoning trace D".)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from compgen_jax.task import routing, skills, strings
+from compgen_jax.task.strings import String
+from compgen_jax.task.vocab import TaskConfig
+
+
+class Composition(NamedTuple):
+  """Selections S. `depth` int32[]; `routing`, `skill` int32[L], zero beyond the depth."""
+
+  depth: jax.Array
+  routing: jax.Array
+  skill: jax.Array
+
+
+class Problem(NamedTuple):
+  """A composition with everything it produces.
+
+  `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). Both hold
+  repetitions beyond the depth, to be masked by it. `first_label` int32[]: the label that names the first input.
+  `dry` bool[]: every module acts as a copy of the last value (see `render`).
+  """
+
+  composition: Composition
+  values: String
+  operands: String
+  answer: String
+  first_label: jax.Array
+  dry: jax.Array
+
+
+def execute(composition: Composition, inputs: String, task: TaskConfig, dry: jax.Array = False):
+  """S -> D: runs a composition.
+
+  Args:
+    composition: the selections.
+    inputs: the two input strings, leading axis 2.
+    task: the task.
+    dry: bool[], every module acts as a copy of the last value.
+
+  Returns:
+    `(values, operands)`, Strings with leading axes L + 2 and L. Steps beyond the depth repeat the last value.
+  """
+  depth_cap = composition.routing.shape[0]
+  empty = jax.tree.map(lambda x: jnp.zeros((depth_cap,) + x.shape[1:], x.dtype), inputs)
+  values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, empty)
+
+  def step(values, i):
+    sources = routing.sources(values, i)
+    operand = routing.apply(composition.routing[i], sources, task.alphabet, task.routing_inventory)
+    operand = strings.select(dry, sources.previous, operand)
+    result = skills.apply(composition.skill[i], operand, task.alphabet, task.skill_inventory)
+    result = strings.select(dry, operand, result)
+    result = strings.select(i < composition.depth, result, sources.previous)
+    values = jax.tree.map(lambda v, r: v.at[i + 2].set(r), values, result)
+    return values, operand
+
+  return jax.lax.scan(step, values, jnp.arange(depth_cap))
+
+
+def problem(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig, dry=False) -> Problem:
+  """The problem that a composition and two inputs (leading axis 2) make."""
+  dry = jnp.asarray(dry)
+  values, operands = execute(composition, inputs, task, dry)
+  answer = jax.tree.map(lambda v: v[-1], values)
+  return Problem(composition, values, operands, answer, first_label, dry)
+
+
+def sample_inputs(key: jax.Array, task: TaskConfig) -> String:
+  """Two input strings: lengths uniform in [min_input, max_input], letters uniform."""
+  length_key, letter_key = jax.random.split(key)
+  length_2 = jax.random.randint(length_key, (2,), task.min_input, task.max_input + 1)
+  letters_2xW = jax.random.randint(letter_key, (2, task.width), 0, task.alphabet)
+  return jax.vmap(lambda letters, n: strings.make(letters, n, task.width))(letters_2xW, length_2)
+
+
+def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry=False) -> Problem:
+  """P and D given S: inputs and the random starting label are drawn, then the composition is run."""
+  input_key, label_key = jax.random.split(key)
+  first_label = jax.random.randint(label_key, (), 0, task.n_labels)
+  return problem(composition, sample_inputs(input_key, task), first_label, task, dry)
+
+
+class Posterior(NamedTuple):
+  """P(S | D), step by step; zero beyond the depth.
+
+  `selection` float32[L, R, S]: the joint over (routing, skill), zero everywhere where nothing explains the step.
+  `explained` bool[L]: some pair explains the step.
+  """
+
+  selection: jax.Array
+  explained: jax.Array
+
+  @property
+  def routing(self) -> jax.Array:
+    """float32[L, R]: the marginal of the routing mechanism."""
+    return jnp.sum(self.selection, axis=-1)
+
+  @property
+  def skill(self) -> jax.Array:
+    """float32[L, S]: the marginal of the skill."""
+    return jnp.sum(self.selection, axis=-2)
+
+
+def posterior(
+    values: String, depth: jax.Array, task: TaskConfig, operands: String | None = None, prior_RxS: jax.Array | None = None
+) -> Posterior:
+  """Which selections explain a trace.
+
+  The model is deterministic given S and its steps are independent given the values, so the posterior factorises
+  over steps: prior(r, s) * [skill_s(routing_r(values so far)) = result], normalised; where the trace shows its
+  operands (explicit form) also [routing_r(values so far) = operand]. It works on any values, a model's own too.
+
+  Args:
+    values: two inputs and a result per step, leading axis L + 2.
+    depth: int32[], the number of steps.
+    task: the task.
+    operands: leading axis L, or None where the trace does not show them.
+    prior_RxS: float32, the prior over pairs; None is uniform.
+  """
+  depth_cap = values.length.shape[0] - 2
+  if prior_RxS is None:
+    prior_RxS = jnp.full((task.n_routings, task.n_skills), 1.0 / (task.n_routings * task.n_skills))
+
+  def step(i):
+    result = jax.tree.map(lambda v: v[i + 2], values)
+    operand_R = routing.apply_all(routing.sources(values, i), task.alphabet, task.routing_inventory)
+    result_RxS = jax.vmap(lambda o: skills.apply_all(o, task.alphabet, task.skill_inventory))(operand_R)
+    consistent_RxS = jax.vmap(jax.vmap(lambda r: strings.equal(r, result)))(result_RxS)
+    if operands is not None:
+      shown = jax.tree.map(lambda o: o[i], operands)
+      consistent_RxS &= jax.vmap(lambda o: strings.equal(o, shown))(operand_R)[:, None]
+    weight_RxS = prior_RxS * consistent_RxS * (i < depth)
+    total = jnp.sum(weight_RxS)
+    return weight_RxS / jnp.where(total > 0, total, 1.0), total > 0
+
+  return Posterior(*jax.vmap(step)(jnp.arange(depth_cap)))

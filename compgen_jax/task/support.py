@@ -1,0 +1,271 @@
+"""Who may see what: supports, i.e. sets of compositions that a stage trains on or a split evaluates.
+
+Membership is decided by the *content* of a composition: a stable hash of its modules' names puts it into one of
+the disjoint pools `test`, `validation`, `sft`, `rl`. Supports of different pools can't overlap, whatever the seeds.
+Depth 1 (an atom) belongs to every pool: the atoms are the inventory, and there are too few of them to split.
+Every composition is *live*: each step's result can reach the answer, so that depth is not overstated.
+"""
+
+import dataclasses
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compgen_jax.task import latent
+from compgen_jax.task.latent import Composition
+from compgen_jax.task.vocab import TaskConfig
+
+POOLS = ('test', 'validation', 'sft', 'rl')
+_HASH_RANGE = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolConfig:
+  """Config section `pools`: which share of all compositions each pool holds, and the salt of the hash."""
+
+  salt: int
+  test: float
+  validation: float
+  sft: float
+  rl: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SupportConfig:
+  """One entry of config section `supports`: see configs/default.py for what each field means."""
+
+  depths: tuple[int, ...]
+  pool: str
+  compositions: int
+  without_skills: tuple[str, ...]
+  without_routings: tuple[str, ...]
+  with_skills: tuple[str, ...]
+  with_routings: tuple[str, ...]
+  dry: bool
+
+
+class EmptySupportError(ValueError):
+  """A support holds fewer compositions than asked for."""
+
+
+# Content ----------------------------------------------------------------------------------------------------
+
+
+def _mix(h: jax.Array, x: jax.Array) -> jax.Array:
+  """One round of MurmurHash3 (32 bit)."""
+  x = x * jnp.uint32(0xCC9E2D51)
+  x = ((x << 15) | (x >> 17)) * jnp.uint32(0x1B873593)
+  h = h ^ x
+  return ((h << 13) | (h >> 19)) * jnp.uint32(5) + jnp.uint32(0xE6546B64)
+
+
+def _name_codes(inventory) -> jax.Array:
+  return jnp.asarray([zlib.crc32(entry.__name__.encode()) for entry in inventory], jnp.uint32)
+
+
+def content_hash(composition: Composition, task: TaskConfig, salt: int) -> jax.Array:
+  """uint32[]: a hash of the names of a composition's modules, in order.
+
+  It depends on nothing else: not on the position of a module in its registry, the depth cap, or any seed.
+  """
+  routing_codes, skill_codes = _name_codes(task.routing_inventory), _name_codes(task.skill_inventory)
+  h = jnp.uint32(salt)
+  for i in range(composition.routing.shape[0]):
+    mixed = _mix(_mix(h, routing_codes[composition.routing[i]]), skill_codes[composition.skill[i]])
+    h = jnp.where(i < composition.depth, mixed, h)
+  h = h ^ composition.depth.astype(jnp.uint32)
+  h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+  h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+  return h ^ (h >> 16)
+
+
+def pool_bounds(pools: PoolConfig) -> dict[str, tuple[int, int]]:
+  """The half-open range of 16-bit hash values of each pool."""
+  edges = np.cumsum([0.0] + [getattr(pools, name) for name in POOLS])
+  edges = np.round(edges * _HASH_RANGE).astype(int)
+  return {name: (int(a), int(b)) for name, a, b in zip(POOLS, edges[:-1], edges[1:])}
+
+
+def in_pool(composition: Composition, pool: str, task: TaskConfig, pools: PoolConfig) -> jax.Array:
+  """bool[]: the composition belongs to `pool` (atoms belong to all)."""
+  low, high = pool_bounds(pools)[pool]
+  h = (content_hash(composition, task, pools.salt) >> 16).astype(jnp.int32)
+  return (composition.depth == 1) | ((low <= h) & (h < high))
+
+
+def is_live(composition: Composition, task: TaskConfig) -> jax.Array:
+  """bool[]: every step's result is read by the next step, or by the one after it as its earlier value."""
+  reads_previous = jnp.asarray([r.reads_previous for r in task.routing_inventory])[composition.routing]
+  reads_earlier = jnp.asarray([r.reads_earlier for r in task.routing_inventory])[composition.routing]
+  step = jnp.arange(composition.routing.shape[0])
+  false = jnp.zeros((1,), bool)
+  next_reads = jnp.concatenate([reads_previous[1:], false])
+  next_but_one_reads = jnp.concatenate([reads_earlier[2:], false, false]) & (step + 2 < composition.depth)
+  return jnp.all(next_reads | next_but_one_reads | (step >= composition.depth - 1))
+
+
+# Supports -----------------------------------------------------------------------------------------------------
+
+
+def _mask(inventory, names, otherwise: bool) -> np.ndarray:
+  return np.asarray([entry.__name__ in names if names else otherwise for entry in inventory])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Support:
+  """A set of compositions that can be sampled and asked for membership.
+
+  `table` is None for the whole of what the config describes, or the finite support's compositions
+  (a Composition with a leading axis K of numpy arrays).
+  """
+
+  config: SupportConfig
+  task: TaskConfig
+  pools: PoolConfig
+  table: Composition | None = None
+
+  @property
+  def depth_cap(self) -> int:
+    return max(self.config.depths)
+
+  @functools.cached_property
+  def _allowed(self) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the routing mechanisms and skills that compositions may use."""
+    routings = np.flatnonzero(~_mask(self.task.routing_inventory, self.config.without_routings, False))
+    skills = np.flatnonzero(~_mask(self.task.skill_inventory, self.config.without_skills, False))
+    return routings, skills
+
+  def _describes(self, composition: Composition) -> jax.Array:
+    """bool[]: the composition fits the config (leaving aside the table)."""
+    used = jnp.arange(composition.routing.shape[0]) < composition.depth
+    ok = jnp.any(composition.depth == jnp.asarray(self.config.depths))
+    ok &= in_pool(composition, self.config.pool, self.task, self.pools) & is_live(composition, self.task)
+    for inventory, index, banned, wanted in (
+        (self.task.routing_inventory, composition.routing, self.config.without_routings, self.config.with_routings),
+        (self.task.skill_inventory, composition.skill, self.config.without_skills, self.config.with_skills),
+    ):
+      if banned:
+        ok &= ~jnp.any(jnp.asarray(_mask(inventory, banned, False))[index] & used)
+      if wanted:
+        ok &= jnp.any(jnp.asarray(_mask(inventory, wanted, False))[index] & used)
+    return ok
+
+  def contains(self, composition: Composition) -> jax.Array:
+    """bool[]: membership, by content."""
+    if self.table is None:
+      return self._describes(composition)
+    cap = min(composition.routing.shape[0], self.table.routing.shape[1])
+    used = jnp.arange(cap) < composition.depth
+    same_KxL = (self.table.routing[:, :cap] == composition.routing[:cap]) & (
+        self.table.skill[:, :cap] == composition.skill[:cap]
+    )
+    return jnp.any((self.table.depth == composition.depth) & jnp.all(same_KxL | ~used, axis=1))
+
+  def _draw_modules(self, key: jax.Array, depth: jax.Array) -> Composition:
+    """Modules drawn uniformly for a composition of the given depth; it may lie outside the support."""
+    routing_key, skill_key = jax.random.split(key)
+    routings, skills = map(jnp.asarray, self._allowed)
+    used = jnp.arange(self.depth_cap) < depth
+    routing = routings[jax.random.randint(routing_key, used.shape, 0, len(routings))]
+    skill = skills[jax.random.randint(skill_key, used.shape, 0, len(skills))]
+    return Composition(depth, jnp.where(used, routing, 0).astype(jnp.int32), jnp.where(used, skill, 0).astype(jnp.int32))
+
+  def sample_composition(self, key: jax.Array) -> Composition:
+    """One composition: depth uniform over `depths`, then uniform over the support's compositions of that depth.
+
+    (A finite support has an equal share of every depth, so there it is uniform over the table.)
+    """
+    if self.table is not None:
+      row = jax.random.randint(key, (), 0, self.table.depth.shape[0])
+      return jax.tree.map(lambda x: jnp.asarray(x)[row], self.table)
+    depth_key, key = jax.random.split(key)
+    depths = jnp.asarray(self.config.depths, jnp.int32)
+    depth = depths[jax.random.randint(depth_key, (), 0, len(self.config.depths))]
+    draw = lambda i: self._draw_modules(jax.random.fold_in(key, i), depth)
+    _, composition = jax.lax.while_loop(
+        lambda state: ~self._describes(state[1]), lambda state: (state[0] + 1, draw(state[0] + 1)), (0, draw(0))
+    )
+    return composition
+
+  def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
+    """`n` compositions of one of the support's depths, with arrays of `cap` steps (leading axis n)."""
+    table = self.table
+    if table is not None:
+      rows = np.flatnonzero(table.depth == depth)
+      table = jax.tree.map(lambda x: x[rows], table)
+    one_depth = dataclasses.replace(self, config=dataclasses.replace(self.config, depths=(depth,)), table=table)
+    draw = lambda k: _with_cap(one_depth.sample_composition(k), cap)
+    return jax.jit(jax.vmap(draw))(jax.random.split(key, n))
+
+  def contains_all(self, compositions: Composition) -> jax.Array:
+    """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
+    return jax.jit(jax.vmap(lambda c: self.contains(_with_cap(c, max(self.depth_cap, c.routing.shape[0])))))(compositions)
+
+  def sample(self, key: jax.Array) -> latent.Problem:
+    """One problem (S from the support, then P and D): see `latent.sample`."""
+    composition_key, problem_key = jax.random.split(key)
+    return latent.sample(problem_key, self.sample_composition(composition_key), self.task, self.config.dry)
+
+
+def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
+  """Makes a support and proves that it holds what the config asks for.
+
+  A finite support's compositions depend on the config and the pools' salt alone, not on any training seed.
+
+  Raises:
+    EmptySupportError: no composition (or too few) of some depth fits the config.
+  """
+  whole = Support(config, task, pools)
+  if not all(map(len, whole._allowed)):
+    raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
+  if 0 < config.compositions < len(config.depths):
+    raise EmptySupportError(f'supports.{name}: {config.compositions} compositions for {len(config.depths)} depths')
+  per_depth = [config.compositions // len(config.depths)] * len(config.depths)
+  for i in range(config.compositions % len(config.depths)):
+    per_depth[i] += 1
+  tables = []
+  for depth, wanted in zip(config.depths, per_depth):
+    n = max(4096, 16 * wanted)
+    found: dict[bytes, np.ndarray] = {}
+    for attempt in range(16):
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(pools.salt), depth), attempt)
+      rows, fits = jax.device_get(_probe(whole, key, jnp.int32(depth), n))
+      for row in rows[fits]:
+        found.setdefault(row.tobytes(), row)
+      if len(found) >= max(wanted, 1):
+        break
+    if len(found) < max(wanted, 1):
+      raise EmptySupportError(
+          f'supports.{name}: {wanted or "some"} compositions of depth {depth} wanted, {len(found)} found that fit it'
+      )
+    tables.append(np.stack(list(found.values())[: max(wanted, 1)]))
+  if not config.compositions:
+    return whole
+  rows_KxN = np.concatenate(tables)
+  cap = whole.depth_cap
+  table = Composition(rows_KxN[:, 0], rows_KxN[:, 1 : 1 + cap], rows_KxN[:, 1 + cap :])
+  return dataclasses.replace(whole, table=table)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _probe(support: Support, key: jax.Array, depth: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+  """`n` candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
+  composition = jax.vmap(lambda k: support._draw_modules(k, depth))(jax.random.split(key, n))
+  rows = jnp.concatenate([composition.depth[:, None], composition.routing, composition.skill], axis=1)
+  return rows, jax.vmap(support._describes)(composition)
+
+
+def overlap(trained: Support, evaluated: Support, n: int = 4096) -> float:
+  """The share of `n` sampled compositions of `evaluated` that `trained` contains, by content (atoms left out)."""
+  keys = jax.random.split(jax.random.key(evaluated.pools.salt), n)
+  compositions = jax.jit(jax.vmap(evaluated.sample_composition))(keys)
+  return float(jnp.mean(trained.contains_all(compositions) & (compositions.depth > 1)))
+
+
+def _with_cap(composition: Composition, cap: int) -> Composition:
+  """The composition with its arrays cut or zero-filled to `cap` steps (its depth says whether it still fits)."""
+  fit = lambda x: jnp.pad(x, (0, max(0, cap - x.shape[0])))[: max(cap, 1)]
+  return Composition(composition.depth, fit(composition.routing), fit(composition.skill))

@@ -1,0 +1,146 @@
+"""Every knob, once. Other configs import this one and change what differs; flags change single fields:
+
+  python -m compgen_jax.main --config=configs/default.py --workdir=runs/default --config.model.d_model=128
+
+Hardware: 2 CPU cores. The values are those of the quickstart's SFT stage (see configs/quickstart.py for its time and numbers).
+Every field is one of int, float, bool, str, or a tuple of these; an override of another type is refused.
+"""
+
+from ml_collections import ConfigDict
+
+
+def support(**changes) -> ConfigDict:
+  """A set of compositions. Fields not given are those of the whole pool `sft` at depths 2 and 3."""
+  config = ConfigDict()
+  config.depths = (2, 3)  # composition depths, equally likely
+  config.pool = 'sft'  # test | validation | sft | rl: disjoint by content (depth 1 is in every pool)
+  config.compositions = 0  # keep only this many compositions, an equal share per depth; 0 keeps all
+  config.without_skills = ()  # names; compositions that use one of them are left out
+  config.without_routings = ()  # names, likewise
+  config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
+  config.with_routings = ()  # names, likewise
+  config.dry = False  # all modules act as copies and letters carry no loss: shows a depth's format, nothing of any module
+  config.update(changes)
+  return config
+
+
+def stage(kind: str, init_from: str, steps: int, data: tuple[str, ...], shares: tuple[float, ...] = (1.0,)) -> ConfigDict:
+  """A node of the experiment's graph."""
+  config = ConfigDict()
+  config.kind = kind  # sft | rl | rft: which section below holds its settings
+  config.init_from = init_from  # name of the stage whose final parameters it starts from; '' starts from scratch
+  config.steps = steps  # updates (rl: batches of prompts)
+  config.data = data  # names of `supports`
+  config.shares = shares  # the share of each batch that each support of `data` fills; they add up to 1
+  return config
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.experiment = 'default'  # name in results and reports
+  config.seed = 0  # initialisation, data order, sampling (the split of compositions is pools.salt)
+  config.seeds = ()  # several seeds in one program, e.g. (0, 1, 2), in place of `seed`; () uses `seed`
+
+  config.task = ConfigDict()
+  config.task.alphabet = 8  # letters; even
+  config.task.width = 6  # width cap: longest string, letters
+  config.task.min_input = 3  # shortest input, letters
+  config.task.max_input = 4  # longest input, letters
+  config.task.max_depth = 6  # depth cap of anything in this experiment, steps
+  config.task.n_labels = 10  # labels that name values, at least max_depth + 2; a problem starts at a random one
+  config.task.trace = 'explicit'  # explicit: a step shows operand and result | compact: the result only
+  config.task.skills = ()  # names of the skills in use; () is all 24
+  config.task.routings = ()  # names of the routing mechanisms in use; () is all 10
+
+  config.pools = ConfigDict()
+  config.pools.salt = 0  # of the content hash: another salt is another split of compositions
+  config.pools.test = 0.2  # share of all compositions; reported numbers come from here
+  config.pools.validation = 0.1  # settings are chosen here
+  config.pools.sft = 0.35
+  config.pools.rl = 0.35
+
+  config.supports = ConfigDict()
+  config.supports.sft = support(compositions=100)
+  config.supports.unseen = support(pool='test')
+  config.supports.deeper = support(pool='test', depths=(4, 5))
+  config.supports.atoms = support(depths=(1,))
+
+  config.model = ConfigDict()
+  config.model.d_model = 64  # width
+  config.model.n_layers = 3
+  config.model.n_heads = 4
+  config.model.d_ff = 256  # hidden width of the feed-forward part
+  config.model.positions = 'segment'  # segment: name of the token's segment and index in it | rope | none
+  config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
+  config.model.tied = True  # the output head is the token embedding's transpose
+  config.model.dtype = 'float32'  # of activations: float32 | bfloat16 (parameters and loss stay float32)
+  config.model.remat = False  # recompute activations in the backward pass: less memory, more time
+  config.model.scan_layers = False  # one compiled layer for all: compiles faster, runs slower on CPU
+
+  config.optimizer = ConfigDict()
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.98
+  config.optimizer.eps = 1e-8
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.clip_norm = 1.0  # global gradient norm
+  config.optimizer.muon_scale = 5.0  # muon: learning rate of the weight matrices over that of the rest
+
+  config.sft = ConfigDict()
+  config.sft.batch = 64  # problems an update
+  config.sft.optimizer = 'muon'  # adamw | muon
+  config.sft.lr = 2e-3  # peak
+  config.sft.warmup = 100  # updates from 0 to the peak
+  config.sft.schedule = 'cosine'  # constant | cosine (to a tenth of the peak)
+
+  config.rl = ConfigDict()
+  config.rl.prompts = 32  # problems a batch
+  config.rl.group = 16  # sampled traces a problem
+  config.rl.temperature = 1.0  # of sampling; the gradient is that of the same tempered policy
+  config.rl.optimizer = 'adamw'  # adamw | muon
+  config.rl.lr = 5e-4
+  config.rl.warmup = 20
+  config.rl.schedule = 'constant'
+  config.rl.estimator = 'grpo'  # reinforce | rloo | grpo | dr_grpo (formulas: learning/losses.py)
+  config.rl.average = 'token'  # token | sequence | constant: how per-token losses become one number
+  config.rl.epochs = 1  # updates on each batch; 1 is exactly on-policy
+  config.rl.clip_low = 0.2  # the probability ratio is clipped to [1 - clip_low, 1 + clip_high]
+  config.rl.clip_high = 0.28
+  config.rl.kl = 0.0  # weight of KL(policy || the stage's initial policy), per token
+  config.rl.entropy = 0.0  # weight of the entropy bonus, nats per token
+  config.rl.drop_no_signal = False  # leave out groups whose samples all earn the same
+
+  config.rft = ConfigDict()
+  config.rft.prompts = 32
+  config.rft.group = 16
+  config.rft.temperature = 1.0
+  config.rft.optimizer = 'adamw'  # adamw | muon
+  config.rft.lr = 5e-4
+  config.rft.warmup = 20
+  config.rft.schedule = 'constant'
+  config.rft.sampler = 'parent'  # parent: traces come from the stage's initial parameters | current
+
+  config.stages = ConfigDict()
+  config.stages.sft = stage('sft', '', 2000, ('sft',))
+
+  config.eval = ConfigDict()
+  config.eval.problems = 1024  # per split and depth, greedy
+  config.eval.every = 0  # also evaluate every so many updates of a stage, on the splits of `curve`; 0 is only its end
+  config.eval.curve = ('seen', 'unseen')
+  config.eval.pass_k = (1, 4, 16)  # unbiased pass@k; () is none
+  config.eval.pass_samples = 16  # traces sampled per problem for it, for the first problems / pass_samples problems
+  config.eval.splits = ConfigDict()  # split -> name of a support; all of them are checked against all training data
+  config.eval.splits.atoms = 'atoms'
+  config.eval.splits.seen = 'sft'
+  config.eval.splits.unseen = 'unseen'
+  config.eval.splits.deeper = 'deeper'
+  config.eval.trained = ('atoms', 'seen')  # splits that training may share compositions with; all others must be unseen
+
+  # What summary.json reports: (name, ((weight, arm, split, depth), ...)); depth 0 is the mean over the split's depths.
+  config.contrasts = ()
+
+  config.run = ConfigDict()
+  config.run.steps_per_call = 20  # updates a dispatch; metrics are averaged over them
+  config.run.checkpoint_every = 500  # updates
+  config.run.data_parallel = 0  # devices that share a batch; 0 is all of them (on CPU: all cores)
+  config.run.block_rows = 0  # rows whose gradient is computed at a time on a device; 0 suits the platform
+  return config

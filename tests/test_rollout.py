@@ -1,0 +1,217 @@
+"""Sampling: from the model's own distribution, with the log-probabilities that teacher forcing gives, row by row."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compgen_jax.model.rollout import rollout
+from compgen_jax.model.transformer import Model
+from tests import models
+from tests.models import END, PAD, VOCAB, quick_jit
+
+ROWS, PROMPT, TOKENS = 16, 6, 10
+MODEL = models.model()
+
+
+def prompts() -> np.ndarray:
+  return models.pad_left(models.random_tokens(ROWS, PROMPT), 3 + np.arange(ROWS) % 4)
+
+
+@functools.cache
+def _rollout(segment):
+  return quick_jit(
+      lambda params, prompts, key, row_id, temperature: rollout(
+          MODEL, params, prompts, key, row_id, n_tokens=TOKENS, end=END, temperature=temperature, segment=segment
+      )
+  )
+
+
+def sample(prompts, row_id=np.arange(ROWS), seed=0, temperature=1.0, segment=4):
+  """As numpy. All calls share one program: the temperature is traced. (4 does not divide the 10 tokens.)"""
+  key = jax.random.key(seed)
+  return jax.device_get(_rollout(segment)(models.params(MODEL), prompts, key, row_id, jnp.float32(temperature)))
+
+
+@functools.cache
+def _teacher_forced():
+  return quick_jit(lambda p, tokens: MODEL.apply(p, tokens[:, :-1], start=PROMPT - 1))
+
+
+def teacher_forced_logits(prompts, sampled) -> np.ndarray:
+  tokens = np.concatenate([prompts, sampled.tokens], axis=1)
+  return np.asarray(_teacher_forced()(models.params(MODEL), tokens))
+
+
+def log_softmax(logits):
+  return np.asarray(jax.nn.log_softmax(logits))
+
+
+# What is sampled ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.7])
+def test_log_probs_equal_teacher_forced_ones(temperature):
+  """Catches log-probabilities of another distribution than the tempered one that was sampled, or of other columns
+  than learning evaluates them at, for every token, those that stand for padding included."""
+  got = sample(prompts(), temperature=temperature)
+  log_probs = log_softmax(teacher_forced_logits(prompts(), got) / temperature)
+  want = np.take_along_axis(log_probs, got.tokens[..., None], axis=-1)[..., 0]
+  np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
+  assert np.any(got.tokens[got.mask] == PAD) and np.any(got.tokens[got.mask] == END) and np.any(got.mask[:, -1])
+  assert np.max(np.abs(got.log_probs[got.mask] + np.log(VOCAB))) > 0.5
+
+
+def test_greedy_takes_the_most_probable_token():
+  """Catches noise, or a division by zero, at temperature 0; log-probabilities are those at temperature 1."""
+  got = sample(prompts(), temperature=0.0)
+  logits = teacher_forced_logits(prompts(), got)
+  np.testing.assert_array_equal(got.tokens[got.mask], np.argmax(logits, axis=-1)[got.mask])
+  np.testing.assert_allclose(got.log_probs[got.mask], np.max(log_softmax(logits), axis=-1)[got.mask], atol=1e-4)
+  other_seed = sample(prompts(), temperature=0.0, seed=1)
+  np.testing.assert_array_equal(got.tokens, other_seed.tokens)
+
+
+def test_sampling_follows_softmax():
+  """Catches a temperature on the wrong side, noise that is not Gumbel, and noise that rows or columns share: a
+  chi-square test of the first two tokens of many rows against softmax(logits / 0.7)."""
+  n, temperature = 20_000, 0.7
+  prompt = prompts()[:1]
+  params = models.params(MODEL)
+
+  @quick_jit
+  def draw(key):
+    return rollout(
+        MODEL, params, jnp.tile(prompt, (n, 1)), key, jnp.arange(n), n_tokens=2, end=END, temperature=temperature, segment=2
+    ).tokens
+
+  first_two = np.concatenate([np.tile(prompt, (VOCAB, 1)), np.arange(VOCAB)[:, None]], axis=1)
+  log_probs = log_softmax(quick_jit(lambda t: MODEL.apply(params, t, start=PROMPT - 1))(first_two) / temperature)
+  joint = np.exp(log_probs[0, 0, :, None] + log_probs[:, 1])
+  joint[END] = np.where(np.arange(VOCAB) == PAD, np.sum(joint[END]), 0.0)  # after `end` all is padding
+  tokens = np.asarray(draw(jax.random.key(0)))
+  seen = np.zeros((VOCAB, VOCAB))
+  np.add.at(seen, tuple(tokens.T), 1)
+  assert np.all(seen[joint == 0.0] == 0)
+  frequent = n * joint >= 5
+  seen = np.append(seen[frequent], n - np.sum(seen[frequent]))
+  expected = np.append(n * joint[frequent], n * (1 - np.sum(joint[frequent])))
+  chi_square, freedom = np.sum((seen - expected) ** 2 / expected), len(seen) - 1
+  assert freedom > 50
+  assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+# Rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_do_not_depend_on_their_batch():
+  """Catches randomness by place in the batch: the same row id, prompt and key give the same tokens in another place
+  among other rows."""
+  before = sample(prompts())
+  others = models.random_tokens(ROWS, PROMPT, seed=5)
+  place = np.arange(ROWS)[::-1]
+  stays = np.arange(ROWS) % 3 == 0
+  after = sample(
+      np.where(stays[:, None], prompts(), others)[place], np.where(stays, np.arange(ROWS), 100 + np.arange(ROWS))[place]
+  )
+  back = jax.tree.map(lambda x: x[place], after)
+  np.testing.assert_array_equal(back.tokens[stays], before.tokens[stays])
+  np.testing.assert_array_equal(back.mask[stays], before.mask[stays])
+  np.testing.assert_allclose(back.log_probs[stays], before.log_probs[stays], atol=1e-5)
+
+
+def test_row_ids_and_keys_make_a_difference():
+  """Catches rows of one prompt, or calls with different keys, that share their noise."""
+  same_prompt = np.tile(prompts()[:1], (ROWS, 1))
+  got = sample(same_prompt)
+  assert len({row.tobytes() for row in got.tokens}) == ROWS
+  for other in (sample(same_prompt, row_id=1000 + np.arange(ROWS)), sample(same_prompt, seed=1)):
+    assert np.sum(np.all(other.tokens == got.tokens, axis=1)) < 2
+
+
+def test_columns_do_not_share_their_noise():
+  """Catches one draw of noise for all columns: under it, a high temperature repeats one token."""
+  got = sample(prompts(), temperature=100.0)
+  long = np.sum(got.mask, axis=1) >= 4
+  assert np.any(long)
+  assert all(len(set(row[:4])) > 1 for row in got.tokens[long])
+
+
+# The end ------------------------------------------------------------------------------------------------------
+
+
+def test_after_the_end():
+  """Catches a mask that leaves the end token out (it would never be learnt), and tokens or log-probabilities of
+  columns that follow it."""
+  got = sample(prompts())
+  ended = np.any(got.tokens == END, axis=1)
+  assert np.any(ended) and not np.all(ended)
+  for tokens, log_probs, mask in zip(got.tokens, got.log_probs, got.mask):
+    n = list(tokens).index(END) + 1 if END in tokens else TOKENS
+    np.testing.assert_array_equal(mask, np.arange(TOKENS) < n)
+    assert np.all(tokens[n:] == PAD) and np.all(log_probs[n:] == 0.0) and np.all(log_probs[:n] < 0.0)
+
+
+@pytest.mark.parametrize('segment', [1, 16])
+def test_segments_do_not_show(segment):
+  """Catches a segment that is written to the wrong columns, or columns beyond the last token."""
+  want, got = sample(prompts()), sample(prompts(), segment=segment)
+  assert got.tokens.shape == (ROWS, TOKENS)
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_array_equal(got.mask, want.mask)
+  np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
+
+
+class EndsOnTime(Model):
+  """Row i's token number i is `end` for certain, and no token before; it counts the decode steps that are run."""
+
+  count = 0
+
+  def _certain(self, logits_BxV, n_decoded):
+    now = jnp.arange(logits_BxV.shape[0]) == n_decoded
+    return logits_BxV.at[:, END].set(jnp.where(now, 1e9, -1e9))
+
+  def prefill(self, params, tokens_BxP, capacity):
+    logits, cache = super().prefill(params, tokens_BxP, capacity)
+    return self._certain(logits, 0), cache
+
+  def decode_step(self, params, cache, token_B):
+    def counted():
+      EndsOnTime.count += 1
+
+    jax.debug.callback(counted)
+    n_decoded = cache.column - PROMPT + 1
+    logits, cache = super().decode_step(params, cache, token_B)
+    return self._certain(logits, n_decoded), cache
+
+
+@pytest.mark.parametrize('rows,segments', [(1, 1), (4, 1), (5, 2), (9, 3)])
+def test_stops_when_all_rows_have_ended(rows, segments):
+  """Catches a rollout that always runs to its last column, and one that stops before the slowest row has ended: the
+  last row ends with token number `rows`, so that so many segments of 4 columns are needed."""
+  m = EndsOnTime(MODEL.config, VOCAB, MODEL.n_content, MODEL.n_indices, PAD)
+  EndsOnTime.count = 0
+  got = rollout(
+      m, models.params(MODEL), prompts()[:rows], jax.random.key(0), jnp.arange(rows),
+      n_tokens=24, end=END, temperature=1.0, segment=4,
+  )  # fmt: skip
+  jax.effects_barrier()
+  np.testing.assert_array_equal(np.argmax(got.tokens == END, axis=1), np.arange(rows))
+  np.testing.assert_array_equal(np.sum(got.mask, axis=1), 1 + np.arange(rows))
+  assert 4 * (segments - 1) < EndsOnTime.count <= 4 * segments
+
+
+def test_vmap_over_seeds():
+  """Catches a stop that one seed's rows cause for all: under vmap each seed's rows are those of that seed alone."""
+  params = [models.params(MODEL, seed) for seed in (0, 1)]
+  keys = jax.random.split(jax.random.key(0))
+  run = lambda p, key: rollout(
+      MODEL, p, prompts()[:2], key, jnp.arange(2), n_tokens=TOKENS, end=END, temperature=1.0, segment=2
+  )
+  together = quick_jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *params), keys)
+  alone = quick_jit(run)
+  assert not np.all(np.asarray(together.mask[0]) == np.asarray(together.mask[1]))
+  for i in range(2):
+    np.testing.assert_array_equal(together.tokens[i], alone(params[i], keys[i]).tokens)

@@ -1,0 +1,272 @@
+"""The transformer: causal, blind to padding and to absolute position, and the same with and without its cache."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compgen_jax.model import transformer
+from compgen_jax.model.transformer import POSITIONS
+from tests import models
+from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
+
+# Every kind of position with and without the convolution, tied and untied.
+KINDS = [
+    dict(positions='segment', conv_width=4, tied=True),
+    dict(positions='segment', conv_width=0, tied=False),
+    dict(positions='rope', conv_width=4, tied=False),
+    dict(positions='rope', conv_width=0, tied=True),
+    dict(positions='none', conv_width=4, tied=True),
+    dict(positions='none', conv_width=0, tied=False),
+]
+of_every_kind = pytest.mark.parametrize('kind', KINDS, ids=lambda k: f'{k["positions"]}-{k["conv_width"]}-{k["tied"]}')
+
+# All calls of `apply` have this shape, so that it is compiled once per model.
+ROWS, COLUMNS = 8, 16
+
+
+@functools.cache
+def _apply(m):
+  return quick_jit(m.apply)
+
+
+def logits_of(m, tokens) -> np.ndarray:
+  assert tokens.shape == (ROWS, COLUMNS)
+  return np.asarray(_apply(m)(models.params(m), tokens))
+
+
+@functools.cache
+def _cached(m, n_prompt, capacity):
+  @quick_jit
+  def run(params, tokens):
+    first, cache = m.prefill(params, tokens[:, :n_prompt], capacity)
+
+    def step(cache, token_B):
+      logits, cache = m.decode_step(params, cache, token_B)
+      return cache, logits
+
+    _, rest = jax.lax.scan(step, cache, tokens[:, n_prompt:].T)
+    return jnp.concatenate([first[:, None], jnp.swapaxes(rest, 0, 1)], axis=1)
+
+  return run
+
+
+def mixed_rows() -> np.ndarray:
+  """Rows whose prompts (the first half) have different lengths, 1 to 8, with padding among the later tokens too."""
+  tokens = models.random_tokens(ROWS, COLUMNS)
+  tokens[:, : COLUMNS // 2] = models.pad_left(tokens[:, : COLUMNS // 2], 1 + np.arange(ROWS))
+  tokens[2, 11] = tokens[3, 9:12] = tokens[4, 12:] = PAD
+  return tokens
+
+
+# Causality ----------------------------------------------------------------------------------------------------
+
+
+@of_every_kind
+def test_causal_by_gradient(kind):
+  """Catches a mask, convolution or segment address that looks ahead, and one that can't look back far enough: the
+  gradient of column t's logits is exactly zero for the input of later columns and not zero for any other."""
+  m = models.model(**kind | dict(tied=False))
+  params = models.params(m)
+  tokens = np.array([3, 6, 0, 7, 2, 5, 8, 1, 9, 4], np.int32)  # all different: a token's embedding is a column's input
+  table = params['ends']['token']
+  probe = np.random.default_rng(0).standard_normal(VOCAB).astype(np.float32)
+
+  @quick_jit
+  def gradients(table):
+    ends = params['ends'] | {'token': table}
+    return jax.jacrev(lambda e: m.apply(params | {'ends': e}, tokens[None])[0] @ probe)(ends)['token']
+
+  size = np.linalg.norm(np.asarray(gradients(table)), axis=-1)[:, tokens]
+  later = np.triu(np.ones_like(size, bool), 1)
+  assert np.all(size[later] == 0.0)
+  assert np.all(size[~later] > 1e-5)
+
+
+@of_every_kind
+def test_causal_by_perturbation(kind):
+  """Catches a way to see the future that carries no gradient, such as an address: another token in column c leaves the
+  bits of all earlier logits alone and changes all logits from c on."""
+  m = models.model(**kind)
+  tokens = np.tile(models.random_tokens(1, COLUMNS), (ROWS, 1))
+  tokens[:, 0] = N_CONTENT
+  changed_at = np.array([COLUMNS, 0, 2, 5, 7, 9, 12, 15])
+  for row, column in enumerate(changed_at[1:], 1):
+    tokens[row, column] = (tokens[0, column] + 1 + N_CONTENT) % PAD
+  got = logits_of(m, tokens)
+  for row, column in enumerate(changed_at[1:], 1):
+    np.testing.assert_array_equal(got[row, :column], got[0, :column])
+    assert np.all(np.max(np.abs(got[row, column:] - got[0, column:]), axis=-1) > 1e-5)
+
+
+# Padding and position -----------------------------------------------------------------------------------------
+
+
+@of_every_kind
+def test_padding_on_the_left_is_invisible(kind):
+  """Catches padding that attention, the convolution or the addresses see, and any use of the absolute column: the same
+  tokens further to the right give the same logits."""
+  m = models.model(**kind)
+  n = COLUMNS - ROWS + 1
+  content = models.random_tokens(1, n, seed=1)[0]
+  content[0] = N_CONTENT  # as every prompt, it starts with a token that heads a segment
+  tokens = np.full((ROWS, COLUMNS), PAD, np.int32)
+  for row in range(ROWS):
+    tokens[row, row : row + n] = content
+  got = logits_of(m, tokens)
+  for row in range(1, ROWS):
+    np.testing.assert_allclose(got[row, row : row + n], got[0, :n], atol=1e-5)
+  assert np.max(np.abs(got[0, 1:n] - got[0, : n - 1])) > 0.1  # not because all columns are alike
+
+
+@of_every_kind
+def test_order_matters(kind):
+  """Catches a convolution or positions that are not connected: in one layer, where the causal mask alone says nothing
+  of the order of earlier letters, two of them swapped change the last logits just where something else says it."""
+  m = models.model(**kind, n_layers=1)
+  tokens = np.tile(models.random_tokens(1, COLUMNS, seed=2), (ROWS, 1))
+  tokens[:, :4] = 7, 0, 1, 8
+  tokens[1, 1:3] = 1, 0
+  got = logits_of(m, tokens)
+  told = kind['positions'] != 'none' or kind['conv_width'] > 0
+  assert (np.max(np.abs(got[1, -1] - got[0, -1])) > 1e-4) == told
+
+
+def test_segment_addresses():
+  """Catches an index off by one, one that is not cut, and a head other than the last token that is not content."""
+  m = models.model()
+  heads, indices = m._segments(jnp.asarray([
+      [6, 0, 1, 7, 8, 2, 3, 4],
+      [PAD, PAD, 9, 5, 5, 5, 5, 5],
+  ]))  # fmt: skip
+  assert heads.tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
+  assert indices.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3, 4, N_INDICES - 1]]
+
+
+def test_segment_addresses_go_on_through_a_cache():
+  """Catches addresses that start anew in decoding: in pieces of any size they are those of the whole."""
+  m = models.model()
+  tokens = jnp.asarray([[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]])
+  whole_heads, whole_indices = m._segments(tokens)
+  for cuts in ([7], list(range(1, 14))):
+    heads, indices = [], []
+    last = ()
+    for piece in jnp.split(tokens, cuts, axis=1):
+      h, i = m._segments(piece, *last)
+      last = h[:, -1], i[:, -1]
+      heads.append(h)
+      indices.append(i)
+    np.testing.assert_array_equal(jnp.concatenate(heads, axis=1), whole_heads)
+    np.testing.assert_array_equal(jnp.concatenate(indices, axis=1), whole_indices)
+
+
+# The cache ----------------------------------------------------------------------------------------------------
+
+
+@of_every_kind
+def test_cached_logits_equal_uncached(kind):
+  """Catches everything that decoding can get wrong: the column it writes, the mask, the convolution's tail, addresses
+  and rotations after the prompt, padding in the cache; at every column, for prompts of different lengths."""
+  m = models.model(**kind)
+  tokens, n_prompt = mixed_rows(), COLUMNS // 2
+  got = _cached(m, n_prompt, COLUMNS)(models.params(m), tokens)
+  np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=1e-4)
+
+
+def test_cache_with_more_room_than_needed():
+  """Catches logits that depend on the columns of the cache that nothing has been written to."""
+  m = models.model(**KINDS[0])
+  tokens, n_prompt = mixed_rows(), COLUMNS // 2
+  got = _cached(m, n_prompt, COLUMNS + 5)(models.params(m), tokens)
+  np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=1e-4)
+
+
+@pytest.mark.parametrize('positions', POSITIONS)
+def test_cached_logits_equal_uncached_in_bfloat16(positions):
+  """Catches a cache that rounds where the uncached path does not (or the other way round)."""
+  m = models.model(positions=positions, dtype='bfloat16')
+  tokens, n_prompt = mixed_rows(), COLUMNS // 2
+  got = _cached(m, n_prompt, COLUMNS)(models.params(m), tokens)
+  np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=3e-2)
+
+
+# Ways to compute the same thing -------------------------------------------------------------------------------
+
+
+def test_start_gives_the_tail():
+  """Catches an off-by-one of `start`, which would shift every label by one column."""
+  m = models.model(**KINDS[0])
+  tokens = mixed_rows()
+  got = quick_jit(lambda p, t: m.apply(p, t, start=5))(models.params(m), tokens)
+  assert got.shape == (ROWS, COLUMNS - 5, VOCAB)
+  np.testing.assert_allclose(got, logits_of(m, tokens)[:, 5:], atol=1e-5)
+
+
+@functools.cache
+def _value_and_gradient(remat, scan_layers):
+  m = models.model(remat=remat, scan_layers=scan_layers, n_layers=3)
+  tokens = mixed_rows()
+  loss = lambda p: -jnp.mean(jax.nn.log_softmax(m.apply(p, tokens))[..., 3])
+  program = str(jax.make_jaxpr(jax.grad(loss))(models.params(m)))
+  return quick_jit(jax.value_and_grad(loss))(models.params(models.model(n_layers=3))), program
+
+
+@pytest.mark.parametrize('remat,scan_layers', [(True, False), (False, True), (True, True)])
+def test_remat_and_scan_change_nothing(remat, scan_layers):
+  """Catches layers in another order or parameters mixed up under `scan_layers`, values that recomputation changes, and
+  flags that nothing reads (the programs must differ as the flags say)."""
+  (value, gradient), program = _value_and_gradient(remat, scan_layers)
+  (plain_value, plain_gradient), plain_program = _value_and_gradient(False, False)
+  assert ('remat' in program, 'scan[' in program) == (remat, scan_layers)
+  assert ('remat' in plain_program, 'scan[' in plain_program) == (False, False)
+  np.testing.assert_allclose(value, plain_value, rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), gradient, plain_gradient)
+  assert all(np.max(np.abs(leaf)) > 1e-5 for leaf in jax.tree.leaves(plain_gradient))
+
+
+@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (2, 1, 3, 4)])
+def test_matmul_gradient_is_the_default_one(shape):
+  """Catches a custom rule with an axis summed wrongly or a product transposed."""
+  rng = np.random.default_rng(0)
+  x, w, dy = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (shape, (4, 5), (*shape[:-1], 5)))
+  got, pull = jax.vjp(transformer.matmul, x, w)
+  want, default_pull = jax.vjp(lambda x, w: x @ w, x, w)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  for a, b in zip(pull(dy), default_pull(dy)):
+    assert a.shape == b.shape and a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# Parameters and precision -------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_of_activations_only():
+  """Catches parameters, gradients or logits in bfloat16, and a dtype that nothing reads."""
+  m = models.model(dtype='bfloat16')
+  params, tokens = models.params(m), mixed_rows()
+  dtypes = lambda tree: {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
+  assert dtypes(jax.eval_shape(m.init_params, jax.random.key(0))) == {'float32'}
+  loss = lambda p: jnp.mean(m.apply(p, tokens) ** 2)
+  assert dtypes(jax.eval_shape(jax.grad(loss), params)) == {'float32'}
+  half, full = logits_of(m, tokens), logits_of(models.model(), tokens)
+  assert half.dtype == np.float32
+  difference = np.abs(half - full)[tokens != PAD]
+  assert 1e-4 < np.max(difference) < 0.2
+
+
+def test_fresh_parameters():
+  """Catches layers that start alike, a key that is not used, embeddings or matrices of the wrong size at the start."""
+  m = models.model(d_model=32, d_ff=64)
+  a, b = (quick_jit(m.init_params)(jax.random.key(seed)) for seed in (0, 1))
+  assert a['blocks']['qkv'].shape == (2, 32, 96)
+  for leaf_a, leaf_b, (path, _) in zip(jax.tree.leaves(a), jax.tree.leaves(b), jax.tree.leaves_with_path(a)):
+    if path[-1].key == 'scale':
+      np.testing.assert_array_equal(leaf_a, 1.0)
+      continue
+    assert np.max(np.abs(leaf_a - leaf_b)) > 0.1
+    if path[0].key == 'blocks':
+      assert np.max(np.abs(leaf_a[0] - leaf_a[1])) > 0.1
+    fan_in = leaf_a.shape[-2] if path[0].key == 'blocks' or path[-1].key == 'out' else 1
+    assert np.std(leaf_a) == pytest.approx(fan_in**-0.5, rel=0.15)

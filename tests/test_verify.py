@@ -1,0 +1,313 @@
+"""Verdicts on traces: total, and exact for every kind of mistake."""
+
+import functools
+import random
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from compgen_jax.task import verify
+from tests import helpers, reference
+
+in_both_forms = pytest.mark.parametrize('form', ['explicit', 'compact'])
+COLUMNS = 128
+
+
+@functools.cache
+def _verify_function(t):
+  return helpers.batched(lambda problem, trace_C: verify.verify(problem, trace_C, t))
+
+
+def verdicts(rows, ids_BxC, t):
+  """The package's verdicts on token ids, a row for each reference problem."""
+  return _verify_function(t)(helpers.make_problems(rows, t), ids_BxC)
+
+
+def columns(traces, t) -> np.ndarray:
+  """Token ids of traces given by token names, padded."""
+  out = np.full((len(traces), COLUMNS), t.pad, np.int32)
+  for i, tokens in enumerate(traces):
+    out[i, : len(tokens)] = helpers.token_ids(tokens, t)
+  return out
+
+
+# By hand ------------------------------------------------------------------------------------------------------
+
+EXAMPLE = reference.Problem((('earlier', 'reverse'), ('merge', 'successor'), ('bind_first', 'rotate_left')), ('bca', 'dd'))
+EXPLICIT = 'C earlier reverse bca C acb  D merge successor acbdd D bdcee  E bind_first rotate_left bbdcee E bdceeb'
+COMPACT = 'C earlier reverse C acb  D merge successor D bdcee  E bind_first rotate_left E bdceeb'
+ANSWER = ' = bdceeb end'
+
+
+class Case(NamedTuple):
+  """What is wrong; the trace; answer, structure, strict ('+' or '-'); operand_ok and result_ok of the 3 steps."""
+
+  name: str
+  trace: str
+  verdict: str
+  operand_ok: str
+  result_ok: str
+
+
+def changed(golden, old, new):
+  assert golden.count(old) == 1, (golden, old)
+  return golden.replace(old, new)
+
+
+E, NONE, ALL = EXPLICIT + ANSWER, '---', '+++'
+EXPLICIT_CASES = [
+    Case('golden', E, '+++', ALL, ALL),
+    Case('tokens after the end', E + ' C earlier = abc end end', '+++', ALL, ALL),
+    Case('wrong letter in an operand', changed(E, 'reverse bca', 'reverse bcb'), '++-', '-++', '-++'),
+    Case('wrong operand, skill right on it', changed(E, 'bca C acb', 'bcb C bcb'), '++-', '--+', '+++'),
+    Case('wrong letter in a result', changed(E, 'C acb', 'C acc'), '++-', '+-+', '-++'),
+    Case('wrong result, used as it is', changed(changed(E, 'C acb', 'C acc'), 'acbdd D bdcee', 'accdd D bddee'),
+         '++-', '++-', '-++'),
+    Case('wrong letter in the last result', changed(E, 'E bdceeb', 'E bdceea'), '++-', '+++', '++-'),
+    Case('wrong letter in the answer', changed(E, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
+    Case('letter too many in the answer', changed(E, '= bdceeb', '= bdceeba'), '-+-', ALL, ALL),
+    Case('letter missing in the answer', changed(E, '= bdceeb', '= bdcee'), '-+-', ALL, ALL),
+    Case('empty answer', changed(E, '= bdceeb', '='), '-+-', ALL, ALL),
+    Case('overlong operand', changed(E, 'acbdd', 'acbddaaaa'), '++-', '+-+', '+-+'),
+    Case('overlong result', changed(E, 'E bdceeb', 'E bdceebb'), '++-', '+++', '++-'),
+    Case('empty operand', changed(E, 'reverse bca', 'reverse'), '++-', '-++', '-++'),
+    Case('empty operand and result', changed(E, 'bca C acb', 'C'), '++-', '--+', '-++'),
+    Case('wrong skill', changed(E, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
+    Case('wrong routing', changed(E, 'C earlier', 'C previous'), '+--', NONE, NONE),
+    Case('routing and skill exchanged', changed(E, 'earlier reverse', 'reverse earlier'), '+--', NONE, NONE),
+    Case('missing step', changed(E, 'D merge successor acbdd D bdcee', ''), '+--', NONE, NONE),
+    Case('extra step', changed(E, ' =', ' F previous reverse bdceeb F beecdb ='), '+--', NONE, NONE),
+    Case('step written twice', changed(E, ' D merge', ' C earlier reverse bca C acb D merge'), '+--', NONE, NONE),
+    Case('swapped steps', 'D merge successor acbdd D bdcee  C earlier reverse bca C acb  ' + E[E.index('E bind') :],
+         '+--', NONE, NONE),
+    Case('wrong label', changed(E, 'D merge', 'F merge'), '+--', NONE, NONE),
+    Case('wrong label of a result', changed(E, 'D bdcee', 'C bdcee'), '+--', NONE, NONE),
+    Case('missing label of a result', changed(E, 'D bdcee', 'bdcee'), '+--', NONE, NONE),
+    Case('letter before the first label', 'a ' + E, '+--', NONE, NONE),
+    Case('letter after a label', changed(E, 'D merge', 'D a merge'), '+--', NONE, NONE),
+    Case('letter after a routing', changed(E, 'merge ', 'merge a '), '+--', NONE, NONE),
+    Case('head amid letters', changed(E, 'bbdcee', 'bbd pad cee'), '+--', NONE, NONE),
+    Case('no end', changed(E, ' end', ''), '---', NONE, NONE),
+    Case('end first', 'end ' + E, '---', NONE, NONE),
+    Case('end before the answer', changed(E, '=', '= end'), '-+-', ALL, ALL),
+    Case('no =', changed(E, ' =', ''), '---', NONE, NONE),
+    Case('two =, the last one right', changed(E, ' =', ' = aaa ='), '+--', NONE, NONE),
+    Case('two =, the first one right', changed(E, ' end', ' = end'), '---', NONE, NONE),
+    Case('head in the answer', changed(E, '= bdceeb', '= bdc A eeb'), '---', NONE, NONE),
+    Case('answer alone', '= bdceeb end', '+--', NONE, NONE),
+    Case('rubbish and then the answer', 'solve D D dry pad abc merge = = bdceeb end', '+--', NONE, NONE),
+    Case('nothing', '', '---', NONE, NONE),
+    Case('an end', 'end', '---', NONE, NONE),
+    Case('the compact form', COMPACT + ANSWER, '++-', '---', '---'),
+]  # fmt: skip
+
+C = COMPACT + ANSWER
+COMPACT_CASES = [
+    Case('golden', C, '+++', ALL, ALL),
+    Case('tokens after the end', C + ' = abc end', '+++', ALL, ALL),
+    Case('wrong letter in a result', changed(C, 'C acb', 'C acc'), '++-', ALL, '--+'),
+    Case('wrong result, used as it is', changed(changed(C, 'C acb', 'C acc'), 'D bdcee', 'D bddee'), '++-', ALL, '-+-'),
+    Case('wrong letter in the last result', changed(C, 'E bdceeb', 'E bdceea'), '++-', ALL, '++-'),
+    Case('empty result', changed(C, 'E bdceeb', 'E'), '++-', ALL, '++-'),
+    Case('wrong letter in the answer', changed(C, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
+    Case('wrong skill', changed(C, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
+    Case('missing step', changed(C, 'D merge successor D bdcee', ''), '+--', NONE, NONE),
+    Case('extra step', changed(C, ' =', ' F previous reverse F beecdb ='), '+--', NONE, NONE),
+    Case('wrong label', changed(C, 'D merge', 'F merge'), '+--', NONE, NONE),
+    Case('an operand that the form does not have', changed(C, 'reverse C', 'reverse bca C'), '+--', NONE, NONE),
+    Case('no end', changed(C, ' end', ''), '---', NONE, NONE),
+    Case('two =, the last one right', changed(C, ' =', ' = aaa ='), '+--', NONE, NONE),
+    Case('the explicit form', E, '+--', NONE, NONE),
+]
+
+
+@pytest.mark.parametrize('form, cases', [('explicit', EXPLICIT_CASES), ('compact', COMPACT_CASES)])
+def test_by_hand(form, cases):
+  """Catches a verdict that is wrong for a kind of mistake: each is written out, with what each verdict must say."""
+  t = helpers.task(trace=form)
+  split = lambda text: [token for word in text.split() for token in (word if set(word) <= set('abcdefgh') else [word])]
+  got = verdicts([EXAMPLE] * len(cases), columns([split(case.trace) for case in cases], t), t)
+  signs = lambda bits: ''.join('-+'[int(b)] for b in bits)
+  for i, case in enumerate(cases):
+    said = signs([got.answer[i], got.structure[i], got.strict[i]])
+    assert (said, signs(got.operand_ok[i, :3]), signs(got.result_ok[i, :3])) == case[2:], case.name
+    assert not np.any(got.operand_ok[i, 3:]) and not np.any(got.result_ok[i, 3:])
+
+
+# On any problem -----------------------------------------------------------------------------------------------
+
+
+@in_both_forms
+def test_golden_traces_pass(form):
+  """Catches a verdict that a perfect model can't reach, at some depth, for some label, or for dry problems."""
+  t = helpers.task(trace=form)
+  rows = helpers.random_problems(t, 1500)
+  got = verdicts(rows, columns([reference.trace(p, helpers.reference_task(t)) for p in rows], t), t)
+  within = np.arange(t.max_depth) < np.array([len(p.steps) for p in rows])[:, None]
+  assert got.answer.all() and got.structure.all() and got.strict.all()
+  np.testing.assert_array_equal(got.operand_ok, within)
+  np.testing.assert_array_equal(got.result_ok, within)
+
+
+def mutated(tokens, t, rng) -> list[str]:
+  """0 to 3 random edits: a token replaced, dropped, added, two exchanged, a stretch doubled; likely letters."""
+  tokens = list(tokens)
+  names = list(t.token_names())
+  for _ in range(rng.choice([0, 1, 1, 1, 1, 2, 3])):
+    i, j = sorted(rng.choices(range(len(tokens)), k=2))
+    if rng.random() < 0.5:  # change a letter only, so that the structure survives
+      at = [k for k, token in enumerate(tokens) if token in names[: t.alphabet]]
+      if at:
+        tokens[rng.choice(at)] = rng.choice(names[: t.alphabet])
+      continue
+    edit = rng.choice(['replace', 'drop', 'add', 'exchange', 'double'])
+    if edit == 'replace':
+      tokens[i] = rng.choice(names)
+    elif edit == 'drop' and len(tokens) > 1:
+      del tokens[i]
+    elif edit == 'add':
+      tokens.insert(i, rng.choice(names[: t.alphabet] if rng.random() < 0.5 else names))
+    elif edit == 'exchange':
+      tokens[i], tokens[j] = tokens[j], tokens[i]
+    else:
+      tokens[i:i] = tokens[i : min(j, i + 6)]
+  return tokens[:COLUMNS]
+
+
+def assert_same(got, wanted, rows):
+  """The package's verdicts equal the reference's."""
+  for field in ('answer', 'structure', 'strict'):
+    np.testing.assert_array_equal(getattr(got, field), [getattr(v, field) for v in wanted], field)
+  for field in ('operand_ok', 'result_ok'):
+    for i, (v, problem) in enumerate(zip(wanted, rows)):
+      if v.proper:
+        bits = getattr(got, field)[i].tolist()
+        assert bits == list(getattr(v, field)) + [False] * (len(bits) - len(problem.steps)), (field, i, problem)
+
+
+@in_both_forms
+def test_mutated_traces_equal_reference(form):
+  """Catches any verdict that differs from the reference's on a golden trace with a few random mistakes."""
+  t, rng = helpers.task(trace=form), random.Random(0)
+  rows, want = helpers.random_problems(t, 4096), helpers.reference_task(t)
+  golden = [reference.trace(p, want) for p in rows]
+  traces = [mutated(tokens, t, rng) for tokens in golden]
+  got = verdicts(rows, columns(traces, t), t)
+  assert_same(got, [reference.verdict(tokens, p, want) for tokens, p in zip(traces, rows)], rows)
+  for field in (got.answer, got.structure, got.strict):
+    assert 0.1 < field.mean() < 0.9  # both verdicts occur often
+  assert np.any(got.structure & ~got.strict)
+
+
+@in_both_forms
+def test_strict_is_equality_with_the_golden_trace(form):
+  """Catches a loophole: strict holds exactly where the tokens up to `end` are the golden ones."""
+  t, rng = helpers.task(trace=form), random.Random(1)
+  rows, want = helpers.random_problems(t, 4096, seed=1), helpers.reference_task(t)
+  golden = [reference.trace(p, want) for p in rows]
+  traces = [mutated(tokens, t, rng) + rng.choices(t.token_names(), k=rng.choice([0, 3])) for tokens in golden]
+  traces = [tokens[:COLUMNS] for tokens in traces]
+  until_end = lambda tokens: tokens[: tokens.index('end') + 1] if 'end' in tokens else None
+  same = [until_end(a) == b for a, b in zip(traces, golden)]
+  got = verdicts(rows, columns(traces, t), t)
+  np.testing.assert_array_equal(got.strict, same)
+  assert 0.1 < np.mean(same) < 0.9
+
+
+@in_both_forms
+def test_every_kind_of_mistake_at_every_depth(form):
+  """Catches a mistake that is overlooked at some depth or step: one of each kind in every problem."""
+  t, rng = helpers.task(trace=form), random.Random(2)
+  want = helpers.reference_task(t)
+  other = lambda token, among: rng.choice([x for x in among if x != token])
+  letters, labels = want.letters, t.token_names()[t.label_0 : t.routing_0]
+  modules = t.token_names()[t.routing_0 : t.special_0]
+  rows, traces, expected, kinds = [], [], [], []
+  for problem in helpers.random_problems(t, 1200, dry=0.0):
+    golden = reference.trace(problem, want)
+    values, operands = reference.execute(problem, want)
+    block = [4 + len(operands[i]) * want.explicit + len(values[i + 2]) for i in range(len(problem.steps))]
+    start = [sum(block[:i]) for i in range(len(block) + 1)]
+    i = rng.randrange(len(block))  # the step in which the mistake is made
+    here, after = start[i], start[i + 1]
+    equals = start[-1]
+
+    def put(at, token):
+      return golden[:at] + [token] + golden[at + 1 :]
+
+    name = here + 3 + len(operands[i]) * want.explicit  # the column of the result's label
+    at_result, at_answer = rng.randrange(name + 1, after), rng.randrange(equals + 1, len(golden) - 1)
+    made = {  # kind -> (trace, answer, structure)
+        'result': (put(at_result, other(golden[at_result], letters)), True, True),
+        'answer': (put(at_answer, other(golden[at_answer], letters)), False, True),
+        'routing': (put(here + 1, other(golden[here + 1], modules)), True, False),
+        'skill': (put(here + 2, other(golden[here + 2], modules)), True, False),
+        'label': (put(here, other(golden[here], labels)), True, False),
+        'label of the result': (put(name, other(golden[name], labels)), True, False),
+        'missing step': (golden[:here] + golden[after:], True, False),
+        'step twice': (golden[:after] + golden[here:], True, False),
+        'no end': (golden[:-1], False, False),
+        'two =': (golden[:equals] + ['='] + golden[equals:], True, False),
+        'rubbish, then the answer': (rng.choices([x for x in t.token_names() if x != 'end'], k=20) + golden[equals:],
+                                     True, False),
+    }  # fmt: skip
+    if want.explicit:
+      at = rng.randrange(here + 3, name)
+      made['operand'] = (put(at, other(golden[at], letters)), True, True)
+    if i + 1 < len(block):
+      swapped = golden[:here] + golden[after : start[i + 2]] + golden[here:after] + golden[start[i + 2] :]
+      made['swapped steps'] = (swapped, True, False)
+    kind = list(made)[len(rows) % len(made)]
+    trace, *verdict = made[kind]
+    rows.append(problem), traces.append(trace), expected.append(verdict), kinds.append((kind, i))
+  got = verdicts(rows, columns(traces, t), t)
+  np.testing.assert_array_equal(np.stack([got.answer, got.structure], axis=1), expected)
+  assert not got.strict.any()
+  assert len({kind for kind, _ in kinds}) == 12 + want.explicit
+  for n, (kind, i) in enumerate(kinds):
+    if kind == 'operand':  # exactly this operand is wrong
+      assert np.flatnonzero(~got.operand_ok[n, : len(rows[n].steps)]).tolist() == [i]
+    if kind == 'result':
+      assert not got.result_ok[n, i]
+
+
+@in_both_forms
+def test_right_answer_is_rewarded_whatever_the_steps(form):
+  """Catches a reward that looks at the steps: random heads and letters, then the right answer."""
+  t, rng = helpers.task(trace=form), random.Random(3)
+  rows = helpers.random_problems(t, 512)
+  tokens = [x for x in t.token_names() if x != 'end']
+  answers = [reference.execute(p, helpers.reference_task(t))[0][-1] for p in rows]
+  traces = [rng.choices(tokens, k=rng.randrange(60)) + ['=', *answer, 'end'] for answer in answers]
+  assert verdicts(rows, columns(traces, t), t).answer.all()
+
+
+@in_both_forms
+def test_total_on_garbage(form):
+  """Catches a crash or an undeserved verdict on tokens that are none: any integers, also negative and huge ones."""
+  t, rng = helpers.task(trace=form), np.random.default_rng(0)
+  rows, want = helpers.random_problems(t, 2048), helpers.reference_task(t)
+  info = np.iinfo(np.int32)
+  huge = rng.integers(info.min, info.max, (2048, COLUMNS), endpoint=True).astype(np.int32)
+  ids = rng.integers(-3, t.vocab_size + 3, (2048, COLUMNS)).astype(np.int32)
+  golden = columns([reference.trace(p, want) for p in rows], t)
+  extreme = rng.choice(np.array([info.min, info.max, -1, t.vocab_size], np.int32), golden.shape)
+  spoilt = np.where(rng.random(golden.shape) < 0.02, extreme, golden)
+  kind = np.arange(2048)[:, None] % 4
+  traces = np.select([kind == 0, kind == 1, kind == 2], [huge, ids, spoilt], extreme)
+  got = verdicts(rows, traces, t)
+  assert all(x.dtype == bool for x in jax.tree.leaves(got))
+  assert_same(got, [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)], rows)
+  assert got.strict.any()  # some golden traces stay unspoilt up to their end
+
+
+def test_any_number_of_columns():
+  """Catches indexing that needs a full-width trace: traces that are cut off after 20 tokens are judged."""
+  t = helpers.task()
+  rows, want = helpers.random_problems(t, 512), helpers.reference_task(t)
+  traces = columns([reference.trace(p, want) for p in rows], t)[:, :20]
+  got = verdicts(rows, traces, t)
+  assert_same(got, [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)], rows)
+  assert 0 < got.strict.mean() < 1
