@@ -1,5 +1,8 @@
 """What the commands share: flags in, one line out for a user's mistake, exit status 0 only when all went well."""
 
+import glob
+import importlib.util
+import os
 import sys
 from typing import Any, Callable
 
@@ -19,13 +22,37 @@ def fail(message: str) -> None:
   sys.exit(2)
 
 
+def _bad_config_flag(argv: list[str]) -> str | None:
+  """What is wrong with --config or with the first --config.FIELD that the config does not have."""
+  files = [arg.removeprefix('--config=') for arg in argv if arg.startswith('--config=')]
+  if not files:
+    return None
+  path = files[-1].split(':')[0]
+  if not os.path.isfile(path):
+    return f'--config={path}: no such file; legal is {" | ".join(sorted(glob.glob("configs/*.py")))}'
+  spec = importlib.util.spec_from_file_location('config_file', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(*files[-1].split(':')[1:])
+  for arg in argv[1:]:
+    node, path = config, arg.removeprefix('--config.').split('=')[0]
+    for name in path.split('.') if arg.startswith('--config.') else ():
+      if not hasattr(node, 'keys') or name not in node:
+        legal = ', '.join(node) if hasattr(node, 'keys') else 'none, it is a value'
+        return f'config.{path}: no such field as {name!r}; legal there: {legal}'
+      node = node[name]
+  return None
+
+
 def launch(main: Callable[[], None]) -> None:
   """Parses the flags and runs `main`; mistakes of the user end in one line and exit status 2."""
   flags.FLAGS.set_default('logtostderr', True)
   try:
     rest = flags.FLAGS(sys.argv)[1:]
+    if 'config' in flags.FLAGS:
+      dict(flags.FLAGS['config'].value or {})  # the file is loaded when it is first asked for
   except Exception as e:  # absl, ml_collections and the config file itself raise many types for one cause: a bad flag
-    fail(str(e))
+    fail(_bad_config_flag(sys.argv) or str(e))
   if rest:
     fail(f'stray argument {rest[0]!r}; legal are --config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE')
   logging.set_verbosity(logging.WARNING)  # orbax and jax tell a story at INFO that nobody asked for

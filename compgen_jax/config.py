@@ -283,7 +283,7 @@ def _validate_supports(config: Config) -> None:
       _require(1 <= depth <= config.task.max_depth, f'{path}.depths', depth, f'1 to task.max_depth={config.task.max_depth}')
     _require(len(set(support.depths)) == len(support.depths), f'{path}.depths', support.depths, 'depths without repetition')
     few = support.compositions == 0 or support.compositions >= len(support.depths)
-    _require(few and support.compositions >= 0, f'{path}.compositions', support.compositions, '0, or at least one per depth')
+    _require(few and 0 <= support.compositions <= 100_000, f'{path}.compositions', support.compositions, '0, or one per depth to 100000')
     for kind, legal in (('skills', skills), ('routings', routings)):
       without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
       _names(f'{path}.without_{kind}', without, legal)

@@ -11,7 +11,11 @@ from compgen_jax.model.transformer import Model, ModelConfig
 N_CONTENT, END, PAD, VOCAB = 6, 10, 11, 12
 N_INDICES = 5
 
-_FAST_TO_COMPILE = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+_FAST_TO_COMPILE = {
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+    'xla_cpu_use_fusion_emitters': False,
+}
 
 
 def quick_jit(function, **kwargs):

@@ -51,11 +51,6 @@ def _fork(word, letters):
   return _moved(turned[0], 1, letters) + turned[1:]
 
 
-def _differences(word, letters):
-  distances = [letters.index(b) - letters.index(a) for a, b in zip(word, word[1:])]
-  return word[0] + ''.join(_moved(letters[0], d, letters) for d in distances)
-
-
 def _lower_peaks(word, letters):
   peak = max(word)
   return word.replace(peak, _moved(peak, -1, letters))
@@ -81,7 +76,7 @@ SKILLS = {
     'bump_last': lambda w, a, n: w[:-1] + _moved(w[-1], 2, a),
     'squeeze': lambda w, a, n: _move_all(w, [1 if _is_low(c, a) else -1 for c in w], a),
     'fork': lambda w, a, n: _fork(w, a),
-    'differences': lambda w, a, n: _differences(w, a),
+    'fold': lambda w, a, n: ''.join(c if _is_low(c, a) else _moved(c, -(len(a) // 2), a) for c in w),
     'lower_peaks': lambda w, a, n: _lower_peaks(w, a),
     'drop_first': lambda w, a, n: w[1:] or _moved(w, 1, a),
     'drop_last': lambda w, a, n: w[:-1] or _moved(w, -1, a),
@@ -199,7 +194,7 @@ def label(problem: Problem, task: Task, value: int) -> str:
 
 
 def prompt(problem: Problem, task: Task) -> list[str]:
-  tokens = ['dry' if problem.dry else 'solve']
+  tokens = ['solve']
   for i, word in enumerate(problem.inputs):
     tokens += [label(problem, task, i), *word]
   for i, step in enumerate(problem.steps):

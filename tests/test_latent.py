@@ -54,19 +54,22 @@ def test_dry_problems_copy():
   assert np.all(as_rows(problems.values)[:, 1:] == second) and np.all(as_rows(problems.operands) == second)
 
 
-def test_sample_inputs():
-  """Catches inputs of a wrong length or with a favourite letter, and two inputs that are drawn alike."""
-  t = helpers.task(min_input=2, max_input=5)
-  draw = jax.jit(jax.vmap(lambda k: latent.sample_inputs(k, t)))
-  inputs = jax.device_get(draw(jax.random.split(jax.random.key(0), 20_000)))
+def test_sampled_inputs_and_labels():
+  """Catches inputs of a wrong length or with a favourite letter, and draws that are tied to each other."""
+  t, n = helpers.task(min_input=2, max_input=5, skills=('reverse',), routings=('previous',)), 20_000
+  atom = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), helpers.composition([[('previous', 'reverse')]], t, 1))
+  draw = jax.jit(jax.vmap(lambda k: latent.sample(k, atom, t)))
+  problems = jax.device_get(draw(jax.random.split(jax.random.key(0), n)))
+  inputs = jax.tree.map(lambda x: x[:, :2], problems.values)
   for i in (0, 1):
     lengths = np.bincount(inputs.length[:, i], minlength=7)
-    assert lengths[[0, 1, 6]].sum() == 0 and np.all(abs(lengths[2:6] / 20_000 - 0.25) < 0.02)
+    assert lengths[[0, 1, 6]].sum() == 0 and np.all(abs(lengths[2:6] / n - 1 / 4) < 0.02)
     used = np.arange(t.width) < inputs.length[:, i, None]
     assert np.all(abs(np.bincount(inputs.letters[:, i][used], minlength=8) / used.sum() - 1 / 8) < 0.01)
     assert not np.any(inputs.letters[:, i][~used])
-  assert np.mean(inputs.letters[:, 0, 0] == inputs.letters[:, 1, 0]) < 0.15
-  assert abs(np.corrcoef(inputs.length.T)[0, 1]) < 0.05
+  assert np.all(abs(np.bincount(problems.first_label, minlength=10) / n - 1 / 10) < 0.01)
+  drawn = [problems.first_label, *inputs.length.T, *inputs.letters[:, :, :2].reshape(n, 4).T]
+  assert np.all(abs(np.corrcoef(drawn) - np.eye(7)) < 0.05)
 
 
 # Posterior ----------------------------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ def test_posterior_equals_brute_force(explicit, harm):
   """Catches a posterior that is wrong in any entry: over all 240 pairs, on golden traces and on wrong ones, with a
   prior that is not uniform (an ignored prior fails here too)."""
   t = TASKS[0]
-  problems = true_problems(90)
+  problems = true_problems(60)
   problems = corrupted(problems, t) if harm else problems
   prior = np.random.default_rng(0).dirichlet(np.ones(240)).reshape(10, 24).astype(np.float32)
   got, want = posterior(problems, t, explicit, prior), brute_force(problems, t, explicit, prior)

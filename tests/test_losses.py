@@ -51,45 +51,53 @@ def test_entropy():
   np.testing.assert_allclose(losses.entropy(logits), [[2 * LN2, 1.75 * LN2]], atol=1e-6)
 
 
-# Averages -----------------------------------------------------------------------------------------------------
-
-
-def test_masked_mean():
-  """Catches a mean over all columns (26.5 or 1.5), and 0 / 0 where nothing is left."""
-  values = array([1.0, 2.0, 3.0, 100.0])
-  assert losses.masked_mean(values, jnp.asarray([[True, True, True, False]])) == 2.0
-  assert losses.masked_mean(values, jnp.zeros((1, 4), bool)) == 0.0
-
+# Weights ------------------------------------------------------------------------------------------------------
 
 VALUES = array([1.0, 2.0, 3.0, 9.0], [5.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0])
 MASK = jnp.arange(4) < jnp.asarray([3, 1, 0])[:, None]
+AVERAGE = {'token': 11 / 4, 'sequence': 7 / 2, 'constant': 11 / 8}
 
 
-@pytest.mark.parametrize('how,want', [('token', 11 / 4), ('sequence', 7 / 2), ('constant', 11 / 8)])
-def test_average(how, want):
+def average(values, mask, how, **kwargs) -> float:
+  return float(jnp.sum(values * losses.weights(mask, how, **kwargs)))
+
+
+@pytest.mark.parametrize('how', AVERAGES)
+def test_weights(how):
   """Catches masked columns that count, one average in place of another, and the row without a token counted as one
   (which would give 7 / 3 for `sequence` and 11 / 12 for `constant`)."""
-  assert float(losses.average(VALUES, MASK, how)) == pytest.approx(want, rel=1e-6)
+  assert average(VALUES, MASK, how) == pytest.approx(AVERAGE[how], rel=1e-6)
+  weights = losses.weights(MASK, how)
+  assert weights.dtype == jnp.float32
+  np.testing.assert_array_equal(weights > 0, MASK)
 
 
 @pytest.mark.parametrize('how', AVERAGES)
-def test_average_of_nothing(how):
-  """Catches 0 / 0, also in the gradient, where no row has a token (a batch without any signal)."""
-  value, gradient = jax.value_and_grad(losses.average)(VALUES, jnp.zeros_like(MASK), how)
-  assert value == 0.0
-  np.testing.assert_array_equal(gradient, 0.0)
+def test_weights_of_nothing(how):
+  """Catches 0 / 0 where no row has a token (a batch without any signal)."""
+  np.testing.assert_array_equal(losses.weights(jnp.zeros_like(MASK), how), 0.0)
 
 
 @pytest.mark.parametrize('how', AVERAGES)
-def test_average_does_not_depend_on_layout(how):
+def test_weights_do_not_depend_on_layout(how):
   """Catches an average of averages, which depends on the order of rows or on how wide the batch is padded. (`constant`
   divides by the width, by definition.)"""
-  want = float(losses.average(VALUES, MASK, how))
   order = jnp.asarray([2, 0, 1])
-  assert float(losses.average(VALUES[order], MASK[order], how)) == pytest.approx(want, rel=1e-6)
+  assert average(VALUES[order], MASK[order], how) == pytest.approx(AVERAGE[how], rel=1e-6)
   wider, wider_mask = (jnp.pad(x, ((0, 0), (0, 4))) for x in (VALUES, MASK))
   factor = 0.5 if how == 'constant' else 1.0
-  assert float(losses.average(wider, wider_mask, how)) == pytest.approx(factor * want, rel=1e-6)
+  assert average(wider, wider_mask, how) == pytest.approx(factor * AVERAGE[how], rel=1e-6)
+
+
+@pytest.mark.parametrize('how', AVERAGES)
+def test_weights_over_devices(how):
+  """Catches a mean of the devices' means: rows split in two parts, the counts added up by `all_sum`, give the weights
+  of the whole."""
+  counts = []
+  losses.weights(MASK, how, all_sum=lambda x: counts.append(x) or x)
+  (total,) = counts
+  parts = [losses.weights(part, how, all_sum=lambda _: total) for part in (MASK[:1], MASK[1:])]
+  np.testing.assert_allclose(jnp.concatenate(parts), losses.weights(MASK, how), rtol=1e-6)
 
 
 # Advantages ---------------------------------------------------------------------------------------------------
@@ -110,7 +118,7 @@ WANTED = {
 def test_advantages(estimator):
   """Catches the wrong baseline or scale (see WANTED), samples of different prompts taken for a group, and 0 / 0 in a
   group whose rewards are all the same."""
-  np.testing.assert_allclose(losses.advantages(REWARD, 4, estimator), WANTED[estimator], atol=1e-5)
+  np.testing.assert_allclose(losses.advantages(REWARD, 4, estimator, jnp.mean(REWARD)), WANTED[estimator], atol=1e-5)
 
 
 @pytest.mark.parametrize('estimator', ESTIMATORS)
@@ -118,13 +126,19 @@ def test_advantages_follow_their_rows(estimator):
   """Catches advantages returned in another order than the rewards."""
   swapped = jnp.concatenate([REWARD[4:], REWARD[:4][::-1]])
   want = np.concatenate([WANTED[estimator][4:], WANTED[estimator][:4][::-1]])
-  np.testing.assert_allclose(losses.advantages(swapped, 4, estimator), want, atol=1e-5)
+  np.testing.assert_allclose(losses.advantages(swapped, 4, estimator, jnp.mean(swapped)), want, atol=1e-5)
 
 
 def test_has_signal():
   """Catches `some reward` in place of `different rewards` (all right is no signal either), and mixed-up groups."""
   reward = jnp.asarray([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
   assert losses.has_signal(reward, 2).tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_reinforce_baseline_is_of_the_whole_batch():
+  """Catches the mean of one device's rows in place of the mean that is passed (1 / 4 of all devices' rewards)."""
+  got = losses.advantages(REWARD, 4, 'reinforce', jnp.float32(0.25))
+  np.testing.assert_allclose(got, REWARD - 0.25)
 
 
 # Policy gradient ----------------------------------------------------------------------------------------------

@@ -44,13 +44,14 @@ def test_equals_reference(form):
     padding = ['pad'] * (t.prompt_width(6) - len(prompt)), ['pad'] * (t.trace_width(6) - len(trace))
     assert helpers.token_names(got.prompt[i], t) == padding[0] + prompt
     assert helpers.token_names(got.trace[i], t) == trace + padding[1]
-    assert (got.prompt_length[i], got.trace_length[i]) == (len(prompt), len(trace))
+    assert (got.prompt_length[i], got.trace_length[i], got.dry[i]) == (len(prompt), len(trace), problem.dry)
     assert trace[-1] == 'end' and trace.count('end') == 1
 
 
 def test_docstring_example():
   """Catches a module docstring that shows another format than the one that is rendered."""
-  shown = {name: line.split() for name, line in re.findall(r'^  (prompt|explicit|compact) +(.*)$', render.__doc__, re.M)}
+  lines = re.findall(r'^  (prompt|explicit|compact) +(.*)$', render.__doc__, re.M)
+  shown = {name: line.split() for name, line in lines}
   problem = reference.Problem((('earlier', 'reverse'), ('merge', 'successor')), ('bca', 'dd'))
   words = [token for token in shown['prompt'] if set(token) <= set('abcd')]
   assert words == ['bca', 'dd']
@@ -97,7 +98,7 @@ def test_a_prompt_does_not_depend_on_the_depth_cap():
 
 
 def test_a_prompt_reveals_no_definition():
-  """Catches a result that leaks into the prompt: it is a function of inputs, names, label and mode alone."""
+  """Catches a result that leaks into the prompt: it is a function of inputs, names and label alone."""
   t = TASKS['explicit']
   problems = helpers.make_problems(helpers.random_problems(t, 300), t)
   shuffled = lambda s, keep: jax.tree.map(lambda x: np.concatenate([x[:, :keep], x[::-1, keep:]], axis=1), s)
@@ -116,7 +117,7 @@ def test_token_names_are_distinct():
   """Catches overlapping id ranges of letters, labels, modules and specials."""
   t = helpers.task(alphabet=6, n_labels=7, skills=('fork', 'reverse'), routings=('merge', 'previous', 'greater'))
   assert t.token_names() == (*'abcdef', *'ABCDEFG', 'merge', 'previous', 'greater', 'fork', 'reverse',
-                             'solve', 'dry', '=', 'end', 'pad')  # fmt: skip
+                             'solve', '=', 'end', 'pad')  # fmt: skip
   assert len(t.token_names()) == t.vocab_size == len(set(t.token_names()))
-  ids = (t.label_0, t.routing_0, t.skill_0, t.solve, t.dry, t.equals, t.end, t.pad)
-  assert helpers.token_names(ids, t) == ['A', 'merge', 'fork', 'solve', 'dry', '=', 'end', 'pad']
+  ids = (t.label_0, t.routing_0, t.skill_0, t.solve, t.equals, t.end, t.pad)
+  assert helpers.token_names(ids, t) == ['A', 'merge', 'fork', 'solve', '=', 'end', 'pad']

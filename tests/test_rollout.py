@@ -165,17 +165,16 @@ def test_segments_do_not_show(segment):
 
 
 class EndsOnTime(Model):
-  """Row i's token number i is `end` for certain, and no token before; it counts the decode steps that are run."""
+  """Row i's token number ends_at[i] is `end` for certain, and no token before; it counts the decode steps it runs."""
 
   count = 0
 
-  def _certain(self, logits_BxV, n_decoded):
-    now = jnp.arange(logits_BxV.shape[0]) == n_decoded
-    return logits_BxV.at[:, END].set(jnp.where(now, 1e9, -1e9))
+  def _certain(self, logits_BxV, ends_at_B, n_decoded):
+    return logits_BxV.at[:, END].set(jnp.where(ends_at_B == n_decoded, 1e9, -1e9))
 
   def prefill(self, params, tokens_BxP, capacity):
-    logits, cache = super().prefill(params, tokens_BxP, capacity)
-    return self._certain(logits, 0), cache
+    logits, cache = super().prefill(params['model'], tokens_BxP, capacity)
+    return self._certain(logits, params['ends_at'], 0), cache
 
   def decode_step(self, params, cache, token_B):
     def counted():
@@ -183,24 +182,27 @@ class EndsOnTime(Model):
 
     jax.debug.callback(counted)
     n_decoded = cache.column - PROMPT + 1
-    logits, cache = super().decode_step(params, cache, token_B)
-    return self._certain(logits, n_decoded), cache
+    logits, cache = super().decode_step(params['model'], cache, token_B)
+    return self._certain(logits, params['ends_at'], n_decoded), cache
 
 
-@pytest.mark.parametrize('rows,segments', [(1, 1), (4, 1), (5, 2), (9, 3)])
-def test_stops_when_all_rows_have_ended(rows, segments):
-  """Catches a rollout that always runs to its last column, and one that stops before the slowest row has ended: the
-  last row ends with token number `rows`, so that so many segments of 4 columns are needed."""
+def test_stops_when_all_rows_have_ended():
+  """Catches a rollout that always runs to its last column, and one that stops before the slowest row has ended: it
+  runs as many segments of 4 columns as the longest row needs."""
   m = EndsOnTime(MODEL.config, VOCAB, MODEL.n_content, MODEL.n_indices, PAD)
-  EndsOnTime.count = 0
-  got = rollout(
-      m, models.params(MODEL), prompts()[:rows], jax.random.key(0), jnp.arange(rows),
-      n_tokens=24, end=END, temperature=1.0, segment=4,
-  )  # fmt: skip
-  jax.effects_barrier()
-  np.testing.assert_array_equal(np.argmax(got.tokens == END, axis=1), np.arange(rows))
-  np.testing.assert_array_equal(np.sum(got.mask, axis=1), 1 + np.arange(rows))
-  assert 4 * (segments - 1) < EndsOnTime.count <= 4 * segments
+  run = quick_jit(
+      lambda ends_at: rollout(
+          m, {'model': models.params(MODEL), 'ends_at': ends_at}, prompts()[:4], jax.random.key(0), jnp.arange(4),
+          n_tokens=24, end=END, temperature=1.0, segment=4,
+      )  # fmt: skip
+  )
+  for ends_at, segments in (([0, 0, 0, 0], 1), ([3, 0, 1, 2], 1), ([1, 0, 4, 0], 2), ([0, 9, 5, 0], 3), ([23, 0, 0, 0], 6)):
+    EndsOnTime.count = 0
+    got = run(jnp.asarray(ends_at))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(np.argmax(got.tokens == END, axis=1), ends_at)
+    np.testing.assert_array_equal(np.sum(got.mask, axis=1), 1 + np.array(ends_at))
+    assert 4 * (segments - 1) < EndsOnTime.count <= 4 * segments
 
 
 def test_vmap_over_seeds():

@@ -32,7 +32,7 @@ def domain(alphabet, width):
   firsts = itertools.cycle(helpers.random_words(letters, width, 97))
   short = helpers.all_words(letters, 2), helpers.all_words(middle, 3)
   pairs = [pair for words in short for pair in itertools.product(words, words)]
-  random = [helpers.random_words(letters, width, 9 * 1000 + i, seed=i) for i in range(2)]
+  random = [helpers.random_words(letters, width, 6000 + i, seed=i) for i in range(2)]
   np.random.default_rng(0).shuffle(random[0])  # so that the lengths are paired in all ways
   pairs += zip(*random)
   return [(p, e, next(firsts)) for p, e in pairs]

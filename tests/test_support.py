@@ -1,6 +1,7 @@
 """Supports: pools that can't overlap, exact finite tables, honest depth, and uniform sampling."""
 
 import collections
+import dataclasses
 import functools
 import itertools
 import random
@@ -137,9 +138,11 @@ def test_order_and_depth_are_content():
 def test_is_live_equals_reachability():
   """Catches a composition whose answer does not depend on all of its steps: its depth is overstated."""
   rows = compositions((1, 2, 3, 4, 5, 6))
-  is_live = helpers.batched(lambda c: support.is_live(c, TASK), rows=4096)
-  got, want = is_live(helpers.composition(rows, TASK, 6)), np.array([reference.is_live(row) for row in rows])
-  np.testing.assert_array_equal(got, want)
+  want = np.array([reference.is_live(row) for row in rows])
+  turned = helpers.task(routings=tuple(helpers.names(TASK.routing_inventory)[::-1]))
+  for t in (TASK, turned, helpers.task(routings=('merge', *[r for r in reference.ROUTINGS if r != 'merge']))):
+    is_live = helpers.batched(lambda c: support.is_live(c, t), rows=4096)  # what fills up the steps beyond differs
+    np.testing.assert_array_equal(is_live(helpers.composition(rows, t, 6)), want)
   assert 0.2 < want.mean() < 0.8
 
 
@@ -244,19 +247,30 @@ def test_impossible_supports_raise(changes):
     build(SMALL, **changes)
 
 
+@pytest.mark.parametrize('compositions', [0, 301])
+def test_sample_at_depth(compositions):
+  """Catches a depth, a finite support's row, or a number of columns that is not the one asked for."""
+  s = build(compositions=compositions)
+  rows = s.sample_at_depth(jax.random.key(0), 2, 2000, 4)
+  assert rows.routing.shape == rows.skill.shape == (2000, 4)
+  assert np.all(rows.depth == 2) and np.all(s.contains_all(rows))
+  assert not np.any(rows.routing[:, 2:]) and not np.any(rows.skill[:, 2:])
+  distinct = len(set(helpers.steps(rows, TASK)))
+  assert distinct == 100 if compositions else distinct > 1800
+
+
 # Overlap ------------------------------------------------------------------------------------------------------
 
 
 def test_overlap():
   """Catches an overlap that is overlooked (or invented): disjoint, inside, partial, and other depth caps."""
-  sft, some, few = build(), build(compositions=301), build(compositions=90)
+  sft, some = build(), build(compositions=301)
+  few = dataclasses.replace(some, table=jax.tree.map(lambda x: x[::3], some.table))
   deeper, test = build(depths=(4, 5), compositions=60), build(pool='test', compositions=60)
   assert support.overlap(sft, test) == 0
   assert support.overlap(some, deeper) == 0 == support.overlap(deeper, some)
   assert abs(support.overlap(sft, some) - 200 / 301) < 0.05  # everything, but atoms are left out
-  rows, fewer = (set(helpers.steps(s.table, TASK)) for s in (some, few))
-  shared = sum(len(row) > 1 for row in rows & fewer)
-  assert shared and abs(support.overlap(few, some) - shared / 301) < 0.05
+  assert abs(support.overlap(few, some) - np.sum(few.table.depth > 1) / 301) < 0.05
 
 
 # Sampling -----------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def columns(traces, t) -> np.ndarray:
 
 # By hand ------------------------------------------------------------------------------------------------------
 
-EXAMPLE = reference.Problem((('earlier', 'reverse'), ('merge', 'successor'), ('bind_first', 'rotate_left')), ('bca', 'dd'))
+STEPS = (('earlier', 'reverse'), ('merge', 'successor'), ('bind_first', 'rotate_left'))
+EXAMPLE = reference.Problem(STEPS, ('bca', 'dd'))
 EXPLICIT = 'C earlier reverse bca C acb  D merge successor acbdd D bdcee  E bind_first rotate_left bbdcee E bdceeb'
 COMPACT = 'C earlier reverse C acb  D merge successor D bdcee  E bind_first rotate_left E bdceeb'
 ANSWER = ' = bdceeb end'
@@ -97,7 +98,7 @@ EXPLICIT_CASES = [
     Case('two =, the first one right', changed(E, ' end', ' = end'), '---', NONE, NONE),
     Case('head in the answer', changed(E, '= bdceeb', '= bdc A eeb'), '---', NONE, NONE),
     Case('answer alone', '= bdceeb end', '+--', NONE, NONE),
-    Case('rubbish and then the answer', 'solve D D dry pad abc merge = = bdceeb end', '+--', NONE, NONE),
+    Case('rubbish and then the answer', 'solve D D solve pad abc merge = = bdceeb end', '+--', NONE, NONE),
     Case('nothing', '', '---', NONE, NONE),
     Case('an end', 'end', '---', NONE, NONE),
     Case('the compact form', COMPACT + ANSWER, '++-', '---', '---'),

@@ -78,7 +78,7 @@ def summarise(config: Config, evaluations: dict[str, Evaluation], wall_s: float)
       contrasts=[contrast(config, evaluations, name, terms) for name, terms in config.contrasts],
       table=table(config, evaluations),
       wall_time_s=round(wall_s, 1),
-      commit=_commit(),
+      commit=commit(),
       command=command(),
       hardware=platform.hardware(),
       versions={name: __import__(name).__version__ for name in ('jax', 'flax', 'optax')},
@@ -121,7 +121,7 @@ def table_text(summary: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
   """The commit of the code that runs, with '+changes' where the work tree differs; None outside a checkout."""
   folder = pathlib.Path(__file__).parent
   git = lambda *args: subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, timeout=10)

@@ -78,19 +78,18 @@ def problem(composition: Composition, inputs: String, first_label: jax.Array, ta
   return Problem(composition, values, operands, answer, first_label, dry)
 
 
-def sample_inputs(key: jax.Array, task: TaskConfig) -> String:
-  """Two input strings: lengths uniform in [min_input, max_input], letters uniform."""
-  length_key, letter_key = jax.random.split(key)
-  length_2 = jax.random.randint(length_key, (2,), task.min_input, task.max_input + 1)
-  letters_2xW = jax.random.randint(letter_key, (2, task.width), 0, task.alphabet)
-  return jax.vmap(lambda letters, n: strings.make(letters, n, task.width))(letters_2xW, length_2)
+def below(bits: jax.Array, n: int) -> jax.Array:
+  """int32 in [0, n) from uint32 random bits. (The bias is below n / 2**32; many small draws from one call compile faster.)"""
+  return (bits % jnp.uint32(n)).astype(jnp.int32)
 
 
 def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry=False) -> Problem:
-  """P and D given S: inputs and the random starting label are drawn, then the composition is run."""
-  input_key, label_key = jax.random.split(key)
-  first_label = jax.random.randint(label_key, (), 0, task.n_labels)
-  return problem(composition, sample_inputs(input_key, task), first_label, task, dry)
+  """P and D given S: draws inputs (lengths and letters uniform) and the starting label, then runs the composition."""
+  bits = jax.random.bits(key, (3 + 2 * task.width,))
+  length_2 = task.min_input + below(bits[:2], task.max_input - task.min_input + 1)
+  letters_2xW = below(bits[3:], task.alphabet).reshape(2, task.width)
+  inputs = jax.vmap(lambda letters, n: strings.make(letters, n, task.width))(letters_2xW, length_2)
+  return problem(composition, inputs, below(bits[2], task.n_labels), task, dry)
 
 
 class Posterior(NamedTuple):

@@ -149,10 +149,9 @@ def fork(s: String, alphabet: int) -> String:
   return strings.select(low, _shift(s, 3 * first, alphabet), _shift(reverse(s, alphabet), 1 * first, alphabet))
 
 
-def differences(s: String, alphabet: int) -> String:
-  """`bdg -> bcd`: the first letter stays, every other one becomes its distance from the one before."""
-  before_W = jnp.concatenate([jnp.zeros((1,), jnp.int32), s.letters[:-1]])
-  return _shift(s, -before_W, alphabet)
+def fold(s: String, alphabet: int) -> String:
+  """`agbh -> acbd`: letters of the upper half move half the alphabet back."""
+  return _shift(s, jnp.where(s.letters < alphabet // 2, 0, -(alphabet // 2)), alphabet)
 
 
 def lower_peaks(s: String, alphabet: int) -> String:
@@ -197,7 +196,7 @@ SKILLS = (
     sort_up, sort_down,  # ordering
     successor, predecessor, opposite, half_turn,  # substituting
     climb, bump_evens, zigzag, bump_last,  # depending on position
-    squeeze, fork, differences, lower_peaks,  # depending on content
+    squeeze, fork, fold, lower_peaks,  # depending on content
     drop_first, drop_last, double_first, append_next,  # changing the length
 )  # fmt: skip
 

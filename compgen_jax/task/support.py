@@ -166,29 +166,32 @@ class Support:
 
   def _draw_modules(self, key: jax.Array, depth: jax.Array) -> Composition:
     """Modules drawn uniformly for a composition of the given depth; it may lie outside the support."""
-    routing_key, skill_key = jax.random.split(key)
     routings, skills = map(jnp.asarray, self._allowed)
+    bits_2xL = jax.random.bits(key, (2, self.depth_cap))
     used = jnp.arange(self.depth_cap) < depth
-    routing = routings[jax.random.randint(routing_key, used.shape, 0, len(routings))]
-    skill = skills[jax.random.randint(skill_key, used.shape, 0, len(skills))]
-    return Composition(depth, jnp.where(used, routing, 0).astype(jnp.int32), jnp.where(used, skill, 0).astype(jnp.int32))
+    routing = jnp.where(used, routings[latent.below(bits_2xL[0], len(routings))], 0)
+    skill = jnp.where(used, skills[latent.below(bits_2xL[1], len(skills))], 0)
+    return Composition(depth, routing.astype(jnp.int32), skill.astype(jnp.int32))
 
   def sample_composition(self, key: jax.Array) -> Composition:
     """One composition: depth uniform over `depths`, then uniform over the support's compositions of that depth.
 
     (A finite support has an equal share of every depth, so there it is uniform over the table.)
     """
+    pick = jax.random.bits(jax.random.fold_in(key, 0))
     if self.table is not None:
-      row = jax.random.randint(key, (), 0, self.table.depth.shape[0])
+      row = latent.below(pick, self.table.depth.shape[0])
       return jax.tree.map(lambda x: jnp.asarray(x)[row], self.table)
-    depth_key, key = jax.random.split(key)
-    depths = jnp.asarray(self.config.depths, jnp.int32)
-    depth = depths[jax.random.randint(depth_key, (), 0, len(self.config.depths))]
-    draw = lambda i: self._draw_modules(jax.random.fold_in(key, i), depth)
-    _, composition = jax.lax.while_loop(
-        lambda state: ~self._describes(state[1]), lambda state: (state[0] + 1, draw(state[0] + 1)), (0, draw(0))
-    )
-    return composition
+    depth = jnp.asarray(self.config.depths, jnp.int32)[latent.below(pick, len(self.config.depths))]
+
+    def draw(state):
+      i, _, _ = state
+      composition = self._draw_modules(jax.random.fold_in(key, i), depth)
+      return i + 1, composition, self._describes(composition)
+
+    none = jnp.zeros((self.depth_cap,), jnp.int32)
+    start = (jnp.int32(1), Composition(depth, none, none), jnp.bool_(False))
+    return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1]
 
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
     """`n` compositions of one of the support's depths, with arrays of `cap` steps (leading axis n)."""
@@ -206,8 +209,8 @@ class Support:
 
   def sample(self, key: jax.Array) -> latent.Problem:
     """One problem (S from the support, then P and D): see `latent.sample`."""
-    composition_key, problem_key = jax.random.split(key)
-    return latent.sample(problem_key, self.sample_composition(composition_key), self.task, self.config.dry)
+    composition = self.sample_composition(jax.random.fold_in(key, 0))
+    return latent.sample(jax.random.fold_in(key, 1), composition, self.task, self.config.dry)
 
 
 def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
