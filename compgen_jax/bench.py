@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from absl import flags
 
 from compgen_jax import command_line
+from compgen_jax.learning.state import AXIS
 
-_CONFIG = flags.DEFINE_string('shapes', '64x2,128x4', 'Widths and layers to measure, as WIDTHxLAYERS,...')
+_SHAPES = flags.DEFINE_string('shapes', '64x2,128x4', 'Widths and layers to measure, as WIDTHxLAYERS,...')
 _JSON = flags.DEFINE_string('json', None, 'Also write the numbers to this file.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed repetitions of each part; the median counts.', lower_bound=1)
 _ROWS = flags.DEFINE_integer('rows', 512, 'Rows of prefill, decode and RL.', lower_bound=16)
@@ -47,14 +48,14 @@ def forward_flops(model, rows: int, queries: int, keys: int, logits: int) -> flo
 
 
 def matmul_peak(repeats: int) -> float:
-  """The best GFLOP/s of float32 matrix products over sizes, on one device and on all devices at once."""
+  """The best GFLOP/s of float32 matrix products over sizes, on one device and on all of the current mesh at once."""
+  rows = jax.sharding.PartitionSpec(AXIS)
+  each = jax.jit(jax.shard_map(lambda a, b: a @ b, in_specs=(rows, rows), out_specs=rows))
+  one = jax.jit(lambda a, b: a @ b)
   best = 0.0
   for n in (512, 1024, 2048):
-    for devices in {1, jax.device_count()}:
-      mesh = jax.make_mesh((devices,), ('i',), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-      spec = jax.sharding.PartitionSpec('i')
-      product = jax.jit(jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(spec, spec), out_specs=spec))
-      x = jax.device_put(jnp.ones((devices, n, n)), jax.sharding.NamedSharding(mesh, spec))
+    for product, devices in ((one, 1), (each, jax.device_count())):
+      x = jnp.ones((devices, n, n))
       seconds = min(_seconds(lambda: product(x, x)) for _ in range(3 * repeats + 1))
       best = max(best, 2.0 * devices * n**3 / seconds / 1e9)
   return best
@@ -75,7 +76,7 @@ def parts(config, rows: int) -> list[Part]:
 
   n_devices = jax.device_count()
   supports, base = run.build_supports(config), run.build_setup(config, n_devices)
-  model, task, depth = base.model, base.task, supports['rl'].depth_cap
+  model, task, depth = base.model, base.task, supports['compounds'].depth_cap
   shape = f'd{config.model.d_model}x{config.model.n_layers}'
   prompt_width, trace_width = task.prompt_width(depth), task.trace_width(depth)
   width = prompt_width + trace_width
@@ -83,12 +84,12 @@ def parts(config, rows: int) -> list[Part]:
   mine = lambda n: base.row_ids(0, n)
 
   def generate(key):
-    problems, rendered = sample_problems(key, supports['rl'], mine(4096))
+    problems, rendered = sample_problems(key, supports['compounds'], mine(4096))
     strict = jax.vmap(lambda p, t: verify(p, t, task))(problems, rendered.trace).strict
     return rendered.trace, strict
 
   def prompts(key):
-    return jnp.repeat(sample_problems(key, supports['rl'], mine(rows // 16))[1].prompt, 16, axis=0)
+    return jnp.repeat(sample_problems(key, supports['compounds'], mine(rows // 16))[1].prompt, 16, axis=0)
 
   def prefill(params, key):
     run_block = lambda p: model.prefill(params, p, width)[0]
@@ -136,7 +137,7 @@ def parts(config, rows: int) -> list[Part]:
           'steps': _STEPS, 'useful_share': (useful + prompt_width) / width}),
       Part('prefill', shape, lambda: prefill(params, key), rows * prompt_width, 'tokens', prefill_flops, {}),
       Part('decode', shape, lambda: decode(params, key), rows * trace_width, 'tokens', prefill_flops + decode_flops, {}),
-      Part('rl_step', shape, training('rl'), _STEPS * rows * (width - 1), 'tokens', _STEPS * rl_flops, {'steps': _STEPS}),
+      Part('rl_step', shape, training('compound'), _STEPS * rows * (width - 1), 'tokens', _STEPS * rl_flops, {'steps': _STEPS}),
   ]  # fmt: skip
 
 
@@ -205,10 +206,10 @@ def _main():
   from compgen_jax.experiment import files
 
   try:
-    shapes = [tuple(int(n) for n in shape.split('x')) for shape in _CONFIG.value.split(',')]
+    shapes = [tuple(int(n) for n in shape.split('x')) for shape in _SHAPES.value.split(',')]
     configs = [_config(d, n, _ROWS.value) for d, n in shapes]
   except ValueError as e:
-    raise ConfigError(f'shapes={_CONFIG.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
+    raise ConfigError(f'shapes={_SHAPES.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
   result = measure(configs, _ROWS.value, _REPEATS.value)
   print(text(result))
   if _JSON.value:

@@ -1,6 +1,8 @@
-"""Quickstart: SFT, then RL on atoms, RL on compounds, or more SFT.
+"""Quickstart: SFT on a few compositions, then RL on atoms, RL on compounds, or more SFT.
 
   launch/run.sh
+
+All 24 skills and 10 routing mechanisms; nothing deeper than three steps is ever trained on.
 """
 
 from ml_collections import ConfigDict
@@ -11,4 +13,16 @@ from configs import default
 def get_config() -> ConfigDict:
   config = default.get_config()
   config.experiment = 'quickstart'
+  config.supports.sft.compositions = 100
+  config.supports.dry = default.support(depths=(1, 2, 3, 4, 5, 6), dry=True)
+  config.supports.compounds = default.support(pool='rl')
+  config.stages.sft = default.stage('sft', '', 2000, ('sft', 'dry'), (0.75, 0.25))
+  config.stages.compound = default.stage('rl', 'sft', 500, ('compounds',))
+  config.stages.atomic = default.stage('rl', 'sft', 500, ('atoms',))
+  config.stages.sft_continued = default.stage('sft', 'sft', 500, ('sft', 'dry'), (0.75, 0.25))
+  config.contrasts = tuple(
+      (f'quickstart.{split}.compound_minus_{arm}', ((1, 'compound', split, 0), (-1, arm, split, 0)))
+      for split in ('unseen', 'deeper')
+      for arm in ('sft', 'sft_continued', 'atomic')
+  )
   return config

@@ -9,7 +9,7 @@ from compgen_jax import config as config_lib
 from configs import default
 from tests.experiments import tiny
 
-CONFIGS = ('default', 'quickstart')
+CONFIGS = ('default', 'quickstart', 'structure')
 
 
 @pytest.mark.parametrize('name', CONFIGS)

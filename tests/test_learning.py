@@ -115,7 +115,7 @@ def assert_same(got, want, atol=2e-6):
 
 
 def size(tree) -> float:
-  return float(optax.global_norm(tree))
+  return float(optax.tree.norm(tree))
 
 
 # Policy gradient ----------------------------------------------------------------------------------------------
