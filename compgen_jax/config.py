@@ -39,6 +39,7 @@ class StageConfig:
   steps: int
   data: tuple[str, ...]
   shares: tuple[float, ...]
+  lr_scale: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +305,7 @@ def _validate_stages(config: Config) -> None:
     _require(name.isidentifier(), path, name, 'letters, digits and underscores')
     _one_of(stage.kind, KINDS, f'{path}.kind')
     _require(stage.steps >= 1, f'{path}.steps', stage.steps, '1 or more')
+    _require(0 < stage.lr_scale <= 100, f'{path}.lr_scale', stage.lr_scale, 'above 0, at most 100')
     _one_of(stage.init_from, ('', *(n for n in config.stages if n != name)), f'{path}.init_from')
     _require(bool(stage.data), f'{path}.data', stage.data, f'some of {" | ".join(config.supports)}')
     for support in stage.data:

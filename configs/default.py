@@ -19,12 +19,14 @@ def support(**changes) -> ConfigDict:
   config.without_routings = ()  # names, likewise
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
   config.with_routings = ()  # names, likewise
-  config.dry = False  # all modules act as copies and letters carry no loss: shows a depth's format, nothing of any module
+  config.dry = False  # letters are noise and carry no loss: shows the format of a depth, nothing of any module
   config.update(changes)
   return config
 
 
-def stage(kind: str, init_from: str, steps: int, data: tuple[str, ...], shares: tuple[float, ...] = (1.0,)) -> ConfigDict:
+def stage(
+    kind: str, init_from: str, steps: int, data: tuple[str, ...], shares: tuple[float, ...] = (1.0,), lr_scale: float = 1.0
+) -> ConfigDict:
   """A node of the experiment's graph."""
   config = ConfigDict()
   config.kind = kind  # sft | rl | rft: which section below holds its settings
@@ -32,6 +34,7 @@ def stage(kind: str, init_from: str, steps: int, data: tuple[str, ...], shares: 
   config.steps = steps  # updates (rl: batches of prompts)
   config.data = data  # names of `supports`
   config.shares = shares  # the share of each batch that each support of `data` fills; they add up to 1
+  config.lr_scale = lr_scale  # times the learning rate of its kind
   return config
 
 

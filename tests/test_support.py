@@ -170,9 +170,8 @@ def test_sampled_steps_reach_the_answer():
 
 @pytest.mark.parametrize('changes', [
     dict(),
-    dict(depths=(2, 4), pool='test', without_skills=('reverse', 'fork'), without_routings=('merge',)),
-    dict(depths=(1, 2), pool='rl', with_skills=('reverse', 'fork'), with_routings=('merge', 'halves', 'previous'),
-         without_skills=('climb',)),
+    dict(depths=(1, 2, 4), pool='rl', without_skills=('successor', 'opposite'), without_routings=('merge',),
+         with_skills=tuple(helpers.names(TASK.skill_inventory)[:6]), with_routings=('longer', 'halves', 'previous')),
 ], ids=str)  # fmt: skip
 def test_contains_equals_reference(changes):
   """Catches held-out modules that leak in, asked-for modules that are not enforced, wrong depths or pools; for what is

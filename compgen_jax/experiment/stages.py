@@ -49,7 +49,8 @@ def build(name: str, config: Config, base: Setup, supports: dict[str, Support], 
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage = config.stages[name]
   section = getattr(config, stage.kind)
-  learning_rate = optimizer.schedule(section.lr, section.warmup, stage.steps, section.schedule)
+  peak = stage.lr_scale * section.lr
+  learning_rate = optimizer.schedule(peak, section.warmup, stage.steps, section.schedule)
   tx = optimizer.make(config.optimizer, section.optimizer, learning_rate)
   sources = tuple(Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name)))
   return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources), workdir / 'stages' / name)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: masked cross-entropy on golden traces. One golden trace per prompt; prompts are not predicted.
 
-Of a dry trace (all modules copy) only the format is learned: its letters carry no loss, and where a head token follows
+Of a dry trace (letters are noise) only the format is learned: its letters carry no loss, and where a head token follows
 (a name, a module, `=`, `end`) the loss is the cross-entropy *among head tokens*, so that nothing is said about when a string
 ends. Dry traces stand in for what a pretrained model brings along: writing a list of steps of any length in order.
 """

@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 
   `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). Both hold
   repetitions beyond the depth, to be masked by it. `first_label` int32[]: the label that names the first input.
-  `dry` bool[]: every module acts as a copy of the last value (see `render`).
+  `dry` bool[]: results and operands are random strings, whatever the modules (see `render`).
   """
 
   composition: Composition
@@ -41,14 +41,13 @@ class Problem(NamedTuple):
   dry: jax.Array
 
 
-def execute(composition: Composition, inputs: String, task: TaskConfig, dry: jax.Array = False):
+def execute(composition: Composition, inputs: String, task: TaskConfig):
   """S -> D: runs a composition.
 
   Args:
     composition: the selections.
     inputs: the two input strings, leading axis 2.
     task: the task.
-    dry: bool[], every module acts as a copy of the last value.
 
   Returns:
     `(values, operands)`, Strings with leading axes L + 2 and L. Steps beyond the depth repeat the last value.
@@ -60,9 +59,7 @@ def execute(composition: Composition, inputs: String, task: TaskConfig, dry: jax
   def step(values, i):
     sources = routing.sources(values, i)
     operand = routing.apply(composition.routing[i], sources, task.alphabet, task.routing_inventory)
-    operand = strings.select(dry, sources.previous, operand)
     result = skills.apply(composition.skill[i], operand, task.alphabet, task.skill_inventory)
-    result = strings.select(dry, operand, result)
     result = strings.select(i < composition.depth, result, sources.previous)
     values = jax.tree.map(lambda v, r: v.at[i + 2].set(r), values, result)
     return values, operand
@@ -70,12 +67,11 @@ def execute(composition: Composition, inputs: String, task: TaskConfig, dry: jax
   return jax.lax.scan(step, values, jnp.arange(depth_cap))
 
 
-def problem(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig, dry=False) -> Problem:
+def problem(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig) -> Problem:
   """The problem that a composition and two inputs (leading axis 2) make."""
-  dry = jnp.asarray(dry)
-  values, operands = execute(composition, inputs, task, dry)
+  values, operands = execute(composition, inputs, task)
   answer = jax.tree.map(lambda v: v[-1], values)
-  return Problem(composition, values, operands, answer, first_label, dry)
+  return Problem(composition, values, operands, answer, first_label, jnp.bool_(False))
 
 
 def below(bits: jax.Array, n: int) -> jax.Array:
@@ -83,13 +79,28 @@ def below(bits: jax.Array, n: int) -> jax.Array:
   return (bits % jnp.uint32(n)).astype(jnp.int32)
 
 
-def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry=False) -> Problem:
-  """P and D given S: draws inputs (lengths and letters uniform) and the starting label, then runs the composition."""
-  bits = jax.random.bits(key, (3 + 2 * task.width,))
-  length_2 = task.min_input + below(bits[:2], task.max_input - task.min_input + 1)
-  letters_2xW = below(bits[3:], task.alphabet).reshape(2, task.width)
-  inputs = jax.vmap(lambda letters, n: strings.make(letters, n, task.width))(letters_2xW, length_2)
-  return problem(composition, inputs, below(bits[2], task.n_labels), task, dry)
+def random_strings(key: jax.Array, n: int, shortest: int, longest: int, task: TaskConfig) -> String:
+  """`n` strings (leading axis): lengths uniform in [shortest, longest], letters uniform."""
+  bits = jax.random.bits(key, (n, 1 + task.width))
+  length_N = shortest + below(bits[:, 0], longest - shortest + 1)
+  make = lambda letters_W, length: strings.make(letters_W, length, task.width)
+  return jax.vmap(make)(below(bits[:, 1:], task.alphabet), length_N)
+
+
+def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry: bool = False) -> Problem:
+  """P and D given S: draws inputs and the starting label, then runs the composition.
+
+  Where `dry`, the composition is not run: operands and results are random strings of any length.
+  """
+  first_label = below(jax.random.bits(jax.random.fold_in(key, 1)), task.n_labels)
+  inputs = random_strings(jax.random.fold_in(key, 0), 2, task.min_input, task.max_input, task)
+  if not dry:
+    return problem(composition, inputs, first_label, task)
+  depth_cap = composition.routing.shape[0]
+  noise = random_strings(jax.random.fold_in(key, 2), 2 * depth_cap, 1, task.width, task)
+  operands, results = (jax.tree.map(lambda x: x[i : i + depth_cap], noise) for i in (0, depth_cap))
+  values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, results)
+  return Problem(composition, values, operands, jax.tree.map(lambda v: v[-1], values), first_label, jnp.bool_(True))
 
 
 class Posterior(NamedTuple):

@@ -9,8 +9,8 @@ a step at depth 5 looks like a step at depth 2. With labels A..., letters a..., 
 
 The token after an entry `C earlier reverse` of the prompt (the next entry's label, or `=`) is the token after step
 C's result in the trace: a trace of any depth is written by following the prompt's list, and ends where it ends.
-In a *dry* problem every module copies the last value. Its letters are wrong, so a learner must not be told them: dry
-traces show the format of a depth (which names follow which), and nothing of any module.
+In a *dry* problem all operands and results are random strings. Its letters are noise, so a learner must not be told them:
+dry traces show the format of a depth (which names follow which), and nothing of any module.
 
 Modules appear only as opaque tokens; no definition is ever shown.
 """

@@ -98,12 +98,10 @@ def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
   def judge(i):
     sources = routing.sources(said_values, i)
     wanted = routing.apply(problem.composition.routing[i], sources, task.alphabet, task.routing_inventory)
-    wanted = strings.select(problem.dry, sources.previous, wanted)
     said = jax.tree.map(lambda x: x[i], said_operands)
     operand = said if task.trace == 'explicit' else wanted
     operand_ok = proper(said) & strings.equal(said, wanted) if task.trace == 'explicit' else jnp.bool_(True)
     result = skills.apply(problem.composition.skill[i], operand, task.alphabet, task.skill_inventory)
-    result = strings.select(problem.dry, operand, result)
     said_result = jax.tree.map(lambda x: x[i], said_results)
     return operand_ok, proper(operand) & proper(said_result) & strings.equal(said_result, result)
 
