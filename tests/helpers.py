@@ -128,7 +128,7 @@ def random_compositions(t: TaskConfig, n: int, depths: Sequence[int], depth_cap:
 
 @functools.cache
 def _problem_function(t: TaskConfig):
-  return batched(lambda c, inputs, label, dry: latent.problem(c, inputs, label, t, dry))
+  return batched(lambda c, inputs, label: latent.problem(c, inputs, label, t))
 
 
 def make_problems(rows: Sequence[reference.Problem], t: TaskConfig) -> latent.Problem:
@@ -136,18 +136,18 @@ def make_problems(rows: Sequence[reference.Problem], t: TaskConfig) -> latent.Pr
   c = composition([p.steps for p in rows], t, t.max_depth)
   inputs = encode([word for p in rows for word in p.inputs], t.width)
   inputs = String(inputs.letters.reshape(len(rows), 2, -1), inputs.length.reshape(len(rows), 2))
-  label, dry = np.array([p.first_label for p in rows], np.int32), np.array([p.dry for p in rows])
-  return _problem_function(dataclasses.replace(t, trace='explicit'))(c, inputs, label, dry)  # for both forms
+  label = np.array([p.first_label for p in rows], np.int32)
+  return _problem_function(dataclasses.replace(t, trace='explicit'))(c, inputs, label)  # for both forms
 
 
-def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = None, dry: float = 0.1):
+def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = None):
   """Reference problems of all depths and labels, with any modules and inputs of 1 to `longest` letters."""
   rng = random.Random(seed)
   rows = steps(random_compositions(t, n, range(1, t.max_depth + 1), t.max_depth, seed), t)
   words = random_words(letters(t.alphabet), longest or t.max_input, 2 * n, seed)
   rng.shuffle(words)
   return [
-      reference.Problem(row, (words[2 * i], words[2 * i + 1]), rng.randrange(t.n_labels), rng.random() < dry)
+      reference.Problem(row, (words[2 * i], words[2 * i + 1]), rng.randrange(t.n_labels))
       for i, row in enumerate(rows)
   ]
 

@@ -21,7 +21,6 @@ class Problem(NamedTuple):
   steps: tuple[tuple[str, str], ...]
   inputs: tuple[str, str]
   first_label: int = 0
-  dry: bool = False
 
 
 # Skills -------------------------------------------------------------------------------------------------------
@@ -145,9 +144,9 @@ def execute(problem: Problem, task: Task):
   """(values, operands): two inputs and a result per step; an operand per step."""
   values, operands = list(problem.inputs), []
   for routing, skill in problem.steps:
-    operand = values[-1] if problem.dry else route(routing, values, task.letters, task.width)
+    operand = route(routing, values, task.letters, task.width)
     operands.append(operand)
-    values.append(operand if problem.dry else SKILLS[skill](operand, task.letters, task.width))
+    values.append(SKILLS[skill](operand, task.letters, task.width))
   return values, operands
 
 
@@ -258,9 +257,9 @@ def verdict(tokens: list[str], problem: Problem, task: Task) -> Verdict:
   if not all(0 < len(s) <= task.width for s in named):
     return Verdict(answer, True, False, nothing, nothing, False)
   for i, (routing, skill) in enumerate(problem.steps):
-    operand = values[i + 1] if problem.dry else route(routing, values[: i + 2], task.letters, task.width)
+    operand = route(routing, values[: i + 2], task.letters, task.width)
     said = strings[4 * i + 2] if task.explicit else operand
-    result = said if problem.dry else SKILLS[skill](said, task.letters, task.width)
+    result = SKILLS[skill](said, task.letters, task.width)
     operand_ok.append(said == operand)
     result_ok.append(values[i + 2] == result)
   strict = answer and all(operand_ok) and all(result_ok)

@@ -142,7 +142,7 @@ def test_by_hand(form, cases):
 
 @in_both_forms
 def test_golden_traces_pass(form):
-  """Catches a verdict that a perfect model can't reach, at some depth, for some label, or for dry problems."""
+  """Catches a verdict that a perfect model can't reach, at some depth, or for some label."""
   t = helpers.task(trace=form)
   rows = helpers.random_problems(t, 1500)
   got = verdicts(rows, columns([reference.trace(p, helpers.reference_task(t)) for p in rows], t), t)
@@ -226,7 +226,7 @@ def test_every_kind_of_mistake_at_every_depth(form):
   letters, labels = want.letters, t.token_names()[t.label_0 : t.routing_0]
   modules = t.token_names()[t.routing_0 : t.special_0]
   rows, traces, expected, kinds = [], [], [], []
-  for problem in helpers.random_problems(t, 1200, dry=0.0):
+  for problem in helpers.random_problems(t, 1200):
     golden = reference.trace(problem, want)
     values, operands = reference.execute(problem, want)
     block = [4 + len(operands[i]) * want.explicit + len(values[i + 2]) for i in range(len(problem.steps))]
