@@ -2,7 +2,11 @@
 
   launch/run.sh
 
-All 24 skills and 10 routing mechanisms; nothing deeper than three steps is ever trained on.
+Hardware: 2 CPU cores, about 7 minutes when nothing else runs. Expected, in accuracy points (results/quickstart, one seed, 1,024
+problems per cell): RL on compounds minus SFT continued +17 on unseen compositions, +6 on deeper ones.
+
+All 24 skills and 10 routing mechanisms. No composition of more than three steps is trained on; dry traces show the format of up
+to six (their letters are noise and carry no loss).
 """
 
 from ml_collections import ConfigDict
