@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from compgen_jax.learning import policy_gradient, rejection, sft
+from compgen_jax.learning import exploration, policy_gradient, rejection, sft
 from compgen_jax.learning import state as state_lib
 from compgen_jax.learning.exploration import Exploration
 from compgen_jax.learning.policy_gradient import RLConfig
@@ -58,7 +58,7 @@ def _log_probs(temperature):
 
 @functools.cache
 def made_up(answer=tuple(SOME_SIGNAL)) -> Exploration:
-  """Four prompts of different length with four traces each; log-probabilities are those of PARAMS at temperature 0.7."""
+  """Four prompts of different length, four traces each; log-probabilities are those of PARAMS at temperature 0.7."""
   prompts = np.repeat(models.pad_left(models.random_tokens(4, PROMPT, 1), [3, 6, 4, 5]), 4, axis=0)
   tokens = models.random_tokens(ROWS, TRACE, 2)
   mask = np.arange(TRACE) < (1 + np.arange(ROWS) % TRACE)[:, None]
@@ -72,16 +72,16 @@ def made_up(answer=tuple(SOME_SIGNAL)) -> Exploration:
 @functools.cache
 def _step(module, config, setup):
   @quick_jit
-  def run(state, exploration, parent):
-    with mock.patch.object(module, 'explore', lambda *args, **kwargs: exploration):
+  def run(state, batch, parent):
+    with mock.patch.object(module, 'explore', lambda *args, **kwargs: batch):
       return module.step(state, jax.random.key(0), setup, config, parent)
 
   return run
 
 
-def learn(module, config, exploration, params=PARAMS, parent=PARAMS, setup=GRADIENT_DESCENT):
+def learn(module, config, batch, params=PARAMS, parent=PARAMS, setup=GRADIENT_DESCENT):
   """One step: (new state, metrics)."""
-  return jax.device_get(_step(module, config, setup)(create(setup, params), exploration, parent))
+  return jax.device_get(_step(module, config, setup)(create(setup, params), batch, parent))
 
 
 def gradient_of(state, params=PARAMS):
@@ -428,8 +428,8 @@ def test_rl_is_on_policy_on_the_task(half_trained):
 
 
 def test_rl_solves_one_batch(half_trained):
-  """Catches learning that goes nowhere: on the same batch again and again, the mean reward rises by more than 0.2 within
-  25 updates, and the KL with it."""
+  """Catches learning that goes nowhere: on the same batch again and again, the mean reward rises by more than 0.2
+  within 25 updates, and the KL with it."""
   state, rewards = create(RL_SETUP, half_trained), []
   for _ in range(25):
     state, metrics = rl_step()(state._replace(step=jnp.int32(0)), KEY, half_trained)
@@ -467,6 +467,32 @@ def test_problems_depend_on_their_row_alone():
 # Rows, blocks and updates -------------------------------------------------------------------------------------
 
 
+def test_explored_rows_have_their_own_noise_and_their_prompt():
+  """Catches samples that share a row id, and so their noise, within a group or across prompts and sources; samples of a
+  prompt that are not neighbours; prompts padded on the right where sources differ in width."""
+  prompts = {'wide': np.array([[6, 0, 1, 7], [6, 1, 0, 8]]), 'narrow': np.array([[7, 1], [8, 2], [9, 3]])}
+  setup = Setup(TASK_OF_MODEL, MODEL, None, (Source('wide', 2), Source('narrow', 3)))
+  ids = []
+
+  def problems(key, support, row_ids):
+    zeros = jnp.zeros((len(row_ids),), jnp.int32)
+    trace = jnp.zeros((len(row_ids), 5 if support == 'wide' else 3), jnp.int32)
+    return None, Rendered(jnp.asarray(prompts[support]), zeros, trace, zeros, zeros > 0)
+
+  def attempt(setup, params, problems, prompts, key, row_ids, *, n_tokens, temperature):
+    ids.extend(row_ids.tolist())
+    tokens = jnp.zeros((len(row_ids), n_tokens), jnp.int32)
+    ok = tokens[:, 0] == 0
+    return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0), Verdict(ok, ok, ok, ok[:, None], ok[:, None])
+
+  with mock.patch.multiple(exploration, sample_problems=problems, attempt=attempt):
+    e = exploration.explore(setup, PARAMS, jax.random.key(0), group=2, temperature=1.0)
+  assert ids == list(range(10))
+  narrow = [[setup.task.pad] * 2 + row for row in prompts['narrow'].tolist()]
+  assert e.prompts.tolist() == [row for row in prompts['wide'].tolist() + narrow for _ in range(2)]
+  assert e.rollout.mask.tolist() == [[True] * 5] * 4 + [[True] * 3 + [False] * 2] * 6
+
+
 def test_rows_are_numbered_through():
   """Catches sources that start at row 0 each, and so would see the same random numbers."""
   sources = tuple(Source(None, n) for n in (4, 2, 8))
@@ -482,7 +508,9 @@ def test_blocks(limit, shape):
   np.testing.assert_array_equal(blocks['x'].reshape(-1), np.arange(12))
 
 
-@pytest.mark.parametrize('limit,n_active,n_rows', [(0, None, 12), (5, None, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)])
+@pytest.mark.parametrize(
+    'limit,n_active,n_rows', [(0, None, 12), (5, None, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)]
+)
 def test_gradient_in_blocks(limit, n_active, n_rows):
   """Catches a block with a row that matters left out, and blocks without one worked off (they are most of RL's cost)."""
   setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=limit)

@@ -83,8 +83,9 @@ def test_sampling_follows_softmax():
 
   @quick_jit
   def draw(key):
+    rows = jnp.tile(prompt, (n, 1))
     return rollout(
-        MODEL, params, jnp.tile(prompt, (n, 1)), key, jnp.arange(n), n_tokens=2, end=END, temperature=temperature, segment=2
+        MODEL, params, rows, key, jnp.arange(n), n_tokens=2, end=END, temperature=temperature, segment=2
     ).tokens
 
   first_two = np.concatenate([np.tile(prompt, (VOCAB, 1)), np.arange(VOCAB)[:, None]], axis=1)
@@ -196,7 +197,8 @@ def test_stops_when_all_rows_have_ended():
           n_tokens=24, end=END, temperature=1.0, segment=4,
       )  # fmt: skip
   )
-  for ends_at, segments in (([0, 0, 0, 0], 1), ([3, 0, 1, 2], 1), ([1, 0, 4, 0], 2), ([0, 9, 5, 0], 3), ([23, 0, 0, 0], 6)):
+  cases = ([0, 0, 0, 0], 1), ([3, 0, 1, 2], 1), ([1, 0, 4, 0], 2), ([0, 9, 5, 0], 3), ([23, 0, 0, 0], 6)
+  for ends_at, segments in cases:
     EndsOnTime.count = 0
     got = run(jnp.asarray(ends_at))
     jax.effects_barrier()

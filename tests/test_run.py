@@ -42,7 +42,7 @@ def test_files_and_fields(finished):
   assert {'accuracy', 'strict_accuracy', 'structure_accuracy', 'pass@1', 'pass@4'} <= {r['metric'] for r in rows}
   assert {r['arm'] for r in rows} == {'sft', 'rl', 'rft'}
   assert {r['step'] for r in rows if r['arm'] == 'sft'} == {5, 10, 12}
-  assert default.get_config().keys() == json.loads((workdir / 'config.json').read_text()).keys()
+  assert set(default.get_config()) == set(json.loads((workdir / 'config.json').read_text()))
   summary = json.loads((workdir / 'summary.json').read_text())
   contrast = summary['contrasts'][0]
   assert contrast['name'] == 'tiny.unseen.rl_minus_sft' and contrast['n_seeds'] == 1
