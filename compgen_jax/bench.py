@@ -1,6 +1,6 @@
 """Measures every part of the chain beside the matrix-product peak of the same run; prints ratios, not promises.
 
-  launch/bench.sh [--json FILE] [--d 64,128] [--repeats 5]
+  launch/bench.sh [--json FILE] [--shapes 64x2,128x4] [--repeats 5]
 
 All parts are timed in turn, `repeats` times, and the median is reported, so that a machine whose speed drifts moves all of
 them alike. GFLOP/s count the matrix products that the model's shapes ask for (2 per multiply-add; a training step is three
@@ -17,10 +17,12 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags
+from ml_collections import config_flags
 
 from compgen_jax import command_line
 from compgen_jax.learning.state import AXIS
 
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment whose data and batch sizes are measured.')
 _SHAPES = flags.DEFINE_string('shapes', '64x2,128x4', 'Widths and layers to measure, as WIDTHxLAYERS,...')
 _JSON = flags.DEFINE_string('json', None, 'Also write the numbers to this file.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed repetitions of each part; the median counts.', lower_bound=1)
@@ -189,25 +191,24 @@ def text(result: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _config(d_model: int, n_layers: int, rows: int):
-  """The quickstart's SFT and RL at another model shape."""
-  from configs import quickstart
-
+def _at_shape(config, d_model: int, n_layers: int, rows: int):
+  """The experiment's SFT and RL at another model shape, typed."""
   from compgen_jax import config as config_lib
 
-  config = quickstart.get_config()
+  config = config.copy_and_resolve_references()
   config.model.update(d_model=d_model, n_layers=n_layers, n_heads=max(1, d_model // 16), d_ff=4 * d_model)
   config.rl.update(prompts=rows // 16, group=16)
   return config_lib.from_config_dict(config)
 
 
 def _main():
+  command_line.require(config=_CONFIG.value)
   from compgen_jax.config import ConfigError
   from compgen_jax.experiment import files
 
   try:
     shapes = [tuple(int(n) for n in shape.split('x')) for shape in _SHAPES.value.split(',')]
-    configs = [_config(d, n, _ROWS.value) for d, n in shapes]
+    configs = [_at_shape(_CONFIG.value, d, n, _ROWS.value) for d, n in shapes]
   except ValueError as e:
     raise ConfigError(f'shapes={_SHAPES.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
   result = measure(configs, _ROWS.value, _REPEATS.value)

@@ -22,7 +22,7 @@ def test_forward_flops_by_hand():
 def test_bench_writes_its_json(tmp_path):
   """A part, a field or a share that is missing or impossible."""
   file = tmp_path / 'bench.json'
-  args = ['--shapes=16x1', '--rows=32', '--repeats=1', f'--json={file}']
+  args = ['--config=configs/quickstart.py', '--shapes=16x1', '--rows=32', '--repeats=1', f'--json={file}']
   subprocess.run([sys.executable, '-m', 'compgen_jax.bench', *args], check=True, capture_output=True, timeout=300)
   result = json.loads(file.read_text())
   assert result['matmul_peak_gflops'] > 1

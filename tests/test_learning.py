@@ -512,7 +512,7 @@ def test_blocks(limit, shape):
     'limit,n_active,n_rows', [(0, None, 12), (5, None, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)]
 )
 def test_gradient_in_blocks(limit, n_active, n_rows):
-  """Catches a block with a row that matters left out, and blocks without one worked off (they are most of RL's cost)."""
+  """Catches a block with a row that matters left out, and blocks without one worked off (most of the cost of RL)."""
   setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=limit)
   rows = jnp.asarray([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0])
   loss = lambda p, block: (jnp.sum(p * block), {'rows': jnp.float32(block.shape[0])})

@@ -44,7 +44,8 @@ def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> o
   """Gradient clipping by global norm, then the optimizer.
 
   `adamw`: Loshchilov & Hutter 2019, arXiv 1711.05101. `muon`: orthogonalised momentum for the weight matrices at
-  `muon_scale` times the learning rate, AdamW for the rest (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982).
+  `muon_scale` times the learning rate, AdamW with Nesterov momentum for the rest
+  (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982).
   """
   if name == 'muon':
     scaled = lambda step: config.muon_scale * learning_rate(step)

@@ -141,6 +141,6 @@ def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str
   grads = setup.sum(grads)
   updates, opt_state = setup.tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  norm = optax.global_norm(grads)
-  finite = jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(params))
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
   return TrainState(state.step + 1, params, opt_state), {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}

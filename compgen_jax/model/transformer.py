@@ -220,7 +220,7 @@ class Model:
     column_T = jnp.arange(tokens_BxT.shape[1])
     is_head = tokens_BxT >= self.n_content
     at_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
-    heads_BxT = jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1)
+    heads_BxT = jnp.where(at_BxT < 0, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1))
     indices_BxT = column_T - at_BxT
     if head_B is not None:
       before = at_BxT < 0

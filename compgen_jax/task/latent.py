@@ -28,8 +28,8 @@ class Composition(NamedTuple):
 class Problem(NamedTuple):
   """A composition with everything it produces.
 
-  `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). Both hold
-  repetitions beyond the depth, to be masked by it. `first_label` int32[]: the label that names the first input.
+  `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). What they
+  hold beyond the depth means nothing. `first_label` int32[]: the label that names the first input.
   `dry` bool[]: results and operands are random strings, whatever the modules (see `render`).
   """
 

@@ -110,8 +110,8 @@ def is_live(composition: Composition, task: TaskConfig) -> jax.Array:
 # Supports -----------------------------------------------------------------------------------------------------
 
 
-def _mask(inventory, names, otherwise: bool) -> np.ndarray:
-  return np.asarray([entry.__name__ in names if names else otherwise for entry in inventory])
+def _mask(inventory, names) -> np.ndarray:
+  return np.asarray([entry.__name__ in names for entry in inventory])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,8 +134,8 @@ class Support:
   @functools.cached_property
   def _allowed(self) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the routing mechanisms and skills that compositions may use."""
-    routings = np.flatnonzero(~_mask(self.task.routing_inventory, self.config.without_routings, False))
-    skills = np.flatnonzero(~_mask(self.task.skill_inventory, self.config.without_skills, False))
+    routings = np.flatnonzero(~_mask(self.task.routing_inventory, self.config.without_routings))
+    skills = np.flatnonzero(~_mask(self.task.skill_inventory, self.config.without_skills))
     return routings, skills
 
   def _describes(self, composition: Composition) -> jax.Array:
@@ -148,9 +148,9 @@ class Support:
         (self.task.skill_inventory, composition.skill, self.config.without_skills, self.config.with_skills),
     ):
       if banned:
-        ok &= ~jnp.any(jnp.asarray(_mask(inventory, banned, False))[index] & used)
+        ok &= ~jnp.any(jnp.asarray(_mask(inventory, banned))[index] & used)
       if wanted:
-        ok &= jnp.any(jnp.asarray(_mask(inventory, wanted, False))[index] & used)
+        ok &= jnp.any(jnp.asarray(_mask(inventory, wanted))[index] & used)
     return ok
 
   def contains(self, composition: Composition) -> jax.Array:
