@@ -17,7 +17,7 @@ def tiny(**overrides):
   config.supports.unseen = default.support(pool='test', depths=(2,))
   config.supports.deeper = default.support(pool='test', depths=(3,))
   config.sft.update(batch=8, warmup=2)
-  config.rl.update(prompts=2, group=4, warmup=2)
+  config.rl.update(prompts=4, group=2, warmup=2)
   config.rft.update(prompts=2, group=4, warmup=2)
   config.stages.sft = default.stage('sft', '', 12, ('sft',))
   config.stages.rl = default.stage('rl', 'sft', 4, ('rl', 'atoms'), (0.5, 0.5))
