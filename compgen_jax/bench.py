@@ -127,16 +127,21 @@ def parts(config, rows: int) -> list[Part]:
   params_with_seed = jax.tree.map(lambda x: x[None], params)
   trace, strict = generate(key)
   assert bool(jnp.all(strict)), 'a golden trace did not pass verification'
-  useful = float(jnp.mean(jnp.sum(trace != task.pad, axis=1)))
-  batch = config.sft.batch
-  sft_flops = 3 * forward_flops(model, batch, width - 1, width - 1, trace_width)
+  sft_tokens, sft_useful, sft_flops = 0.0, 0.0, 0.0
+  for name, n in zip(config.stages['sft'].data, config.stage_rows('sft')):
+    cap = supports[name].depth_cap
+    columns, written = task.prompt_width(cap) + task.trace_width(cap) - 1, task.trace_width(cap)
+    rendered = jax.jit(lambda k, s=supports[name]: sample_problems(k, s, jnp.arange(512))[1])(key)
+    sft_tokens += n * columns
+    sft_useful += n * float(jnp.mean(rendered.prompt_length + rendered.trace_length - 1))
+    sft_flops += 3 * forward_flops(model, n, columns, columns, written)
   prefill_flops = forward_flops(model, rows, prompt_width, prompt_width, 1)
   decode_flops = forward_flops(model, rows, trace_width, width, trace_width)
   rl_flops = prefill_flops + decode_flops + 3 * forward_flops(model, rows, width - 1, width - 1, trace_width)
   return [
       Part('generate', shape, functools.partial(generate, key), 4096, 'problems', 0.0, {}),
-      Part('sft_step', shape, training('sft'), _STEPS * batch * (width - 1), 'tokens', _STEPS * sft_flops, {
-          'steps': _STEPS, 'useful_share': (useful + prompt_width) / width}),
+      Part('sft_step', shape, training('sft'), _STEPS * sft_tokens, 'tokens', _STEPS * sft_flops, {
+          'steps': _STEPS, 'useful_share': sft_useful / sft_tokens}),
       Part('prefill', shape, lambda: prefill(params, key), rows * prompt_width, 'tokens', prefill_flops, {}),
       Part('decode', shape, lambda: decode(params, key), rows * trace_width, 'tokens', prefill_flops + decode_flops, {}),
       Part('rl_step', shape, training('compound'), _STEPS * rows * (width - 1), 'tokens', _STEPS * rl_flops, {'steps': _STEPS}),
@@ -197,7 +202,8 @@ def _at_shape(config, d_model: int, n_layers: int, rows: int):
 
   config = config.copy_and_resolve_references()
   config.model.update(d_model=d_model, n_layers=n_layers, n_heads=max(1, d_model // 16), d_ff=4 * d_model)
-  config.rl.update(prompts=rows // 16, group=16)
+  # A trace of entropy bonus: else an untrained policy has no signal, and its updates would be skipped.
+  config.rl.update(prompts=rows // 16, group=16, entropy=1e-6)
   return config_lib.from_config_dict(config)
 
 
