@@ -8,7 +8,6 @@ forward passes); softmax, norms, masks and the optimizer are time without a coun
 """
 
 import functools
-import json
 import pathlib
 import statistics
 import time

@@ -2,7 +2,7 @@
 
   launch/run.sh
 
-Hardware: 2 CPU cores, about 7 minutes when nothing else runs. Expected, in accuracy points (results/quickstart, one seed, 1,024
+Hardware: 2 CPU cores, 7 to 10 minutes (the committed run: 10.0, beside other jobs). Expected, in accuracy points (results/quickstart, one seed, 1,024
 problems per cell): RL on compounds minus SFT continued +17 on unseen compositions, +6 on deeper ones.
 
 All 24 skills and 10 routing mechanisms. No composition of more than three steps is trained on; dry traces show the format of up

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-MAIN = ('compgen_jax.main',)
 GOOD = ('--config=configs/quickstart.py', '--workdir={workdir}')
 
 

@@ -4,7 +4,6 @@ The problems of a (split, depth) are drawn once, from the pools' salt: they are 
 arms are compared pairwise on the same problems, and evaluating can't change training.
 """
 
-import dataclasses
 import functools
 import zlib
 from typing import Any, NamedTuple
