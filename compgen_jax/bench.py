@@ -16,12 +16,10 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags
-from ml_collections import config_flags
 
 from compgen_jax import command_line
 from compgen_jax.learning.state import AXIS
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment whose data and batch sizes are measured.')
 _SHAPES = flags.DEFINE_string('shapes', '64x2,128x4', 'Widths and layers to measure, as WIDTHxLAYERS,...')
 _JSON = flags.DEFINE_string('json', None, 'Also write the numbers to this file.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed repetitions of each part; the median counts.', lower_bound=1)
@@ -207,13 +205,13 @@ def _at_shape(config, d_model: int, n_layers: int, rows: int):
 
 
 def _main():
-  command_line.require(config=_CONFIG.value)
+  command_line.require(config=command_line.CONFIG.value)
   from compgen_jax.config import ConfigError
   from compgen_jax.experiment import files
 
   try:
     shapes = [tuple(int(n) for n in shape.split('x')) for shape in _SHAPES.value.split(',')]
-    configs = [_at_shape(_CONFIG.value, d, n, _ROWS.value) for d, n in shapes]
+    configs = [_at_shape(command_line.CONFIG.value, d, n, _ROWS.value) for d, n in shapes]
   except ValueError as e:
     raise ConfigError(f'shapes={_SHAPES.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
   result = measure(configs, _ROWS.value, _REPEATS.value)

@@ -7,6 +7,11 @@ import sys
 from typing import Any, Callable
 
 from absl import flags, logging
+from ml_collections import config_flags
+
+# Here, because a flag can be defined once in a process, and tests import several commands into one.
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/.', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and results of a run.')
 
 
 def require(**values: Any) -> None:

@@ -7,12 +7,9 @@
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
 from compgen_jax import command_line
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/.', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A finished run, to show what its model writes.')
 _ARM = flags.DEFINE_string('arm', None, 'The stage whose model writes; needs --workdir.')
 _SPLIT = flags.DEFINE_string('split', None, 'A split of config.eval.splits; all by default.')
 _N = flags.DEFINE_integer('n', 3, 'Problems per split and depth.', lower_bound=1)
@@ -117,11 +114,11 @@ def _show_split(evaluator, config, params, split: str, depth: int, n: int, tempe
 
 
 def _main():
-  command_line.require(config=_CONFIG.value)
+  command_line.require(config=command_line.CONFIG.value)
   from compgen_jax import config as config_lib
 
-  config = config_lib.from_config_dict(_CONFIG.value)
-  print(show(config, _WORKDIR.value, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value))
+  config = config_lib.from_config_dict(command_line.CONFIG.value)
+  print(show(config, command_line.WORKDIR.value, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value))
 
 
 if __name__ == '__main__':
