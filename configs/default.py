@@ -145,5 +145,5 @@ def get_config() -> ConfigDict:
   config.run.steps_per_call = 20  # updates a dispatch; metrics are averaged over them
   config.run.checkpoint_every = 500  # updates
   config.run.data_parallel = 0  # devices that share a batch; 0 is all of them (on CPU: all cores)
-  config.run.block_rows = 0  # rows whose gradient is computed at a time on a device; 0 suits the platform
+  config.run.block_rows = 0  # packed rows whose gradient is computed at a time on a device; 0 suits the platform
   return config

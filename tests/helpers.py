@@ -164,3 +164,9 @@ def token_names(ids: Sequence[int], t: TaskConfig) -> list[str]:
   """Names of any integers; '?' where there is no such token."""
   known = t.token_names()
   return [known[i] if 0 <= i < len(known) else '?' for i in np.asarray(ids).tolist()]
+
+
+def sample(support, key):
+  """One problem of a support."""
+  composition = support.sample_composition(jax.random.fold_in(key, 0))
+  return latent.sample(jax.random.fold_in(key, 1), composition, support.task, support.config.dry)

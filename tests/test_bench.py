@@ -1,11 +1,15 @@
 """The benchmark counts what it says it counts, and writes what is promised."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 
-from compgen_jax import bench
-from compgen_jax.config import from_config_dict
+import jax.numpy as jnp
+import pytest
+
+from compgen_jax.benchmark import growth, pytorch, timing, workload
+from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import run
 from tests.experiments import tiny
 
@@ -16,17 +20,51 @@ def test_forward_flops_by_hand():
   model = run.build_setup(config, 1).model
   d, f, v = 16, 32, config.task.vocab_size
   layer = 2 * 5 * (3 * d * d + d * d + d * f + f * d) + 2 * 2 * 5 * 7 * d
-  assert bench.forward_flops(model, 3, 5, 7, 2) == 3 * (layer + 2 * 2 * d * v)
+  assert workload.forward_flops(model, 3, 5, 7, 2) == 3 * (layer + 2 * 2 * d * v)
+
+
+def test_a_program_is_timed_and_carried():
+  """A state that stays behind, and calls that are not timed."""
+  p = timing.program(lambda state, x: (state + x, state), jnp.zeros(()), jnp.ones(()), carry=True)
+  timing.in_turn([p], 3)
+  assert len(p.seconds) == 3 and min(p.seconds) > 0 and p.compile_s > 0
+  assert float(p.call()[1]) == 4.0  # the first call compiled, three were timed
 
 
 def test_bench_writes_its_json(tmp_path):
   """A part, a field or a share that is missing or impossible."""
   file = tmp_path / 'bench.json'
-  args = ['--config=configs/quickstart.py', '--shapes=16x1', '--rows=32', '--repeats=1', f'--json={file}']
-  subprocess.run([sys.executable, '-m', 'compgen_jax.bench', *args], check=True, capture_output=True, timeout=300)
+  args = ['--config=configs/quickstart.py', '--shapes=16x1', '--rows=32', '--repeats=1', '--seeds=2', f'--json={file}']
+  args += ["--config.task.skills=('reverse','climb','fold','squeeze')", "--config.task.routings=('previous','earlier','merge')"]
+  args += ['--config.supports.sft.compositions=10', '--config.sft.optimizer=adamw', '--config.rl.optimizer=adamw']
+  subprocess.run([sys.executable, '-m', 'compgen_jax.bench', *args], check=True, capture_output=True, timeout=400)
   result = json.loads(file.read_text())
   assert result['matmul_peak_gflops'] > 1
-  assert [row['part'] for row in result['rows']] == ['generate', 'sft_step', 'prefill', 'decode', 'rl_step']
+  assert [row['part'] for row in result['rows']] == ['generate', 'sft_step', 'sft_forward', 'prefill', 'decode', 'rl_step']
   for row in result['rows']:
     assert row['per_second'] > 0 and 0 <= row['share_of_peak'] < 1 and row['shape'] == 'd16x1'
     assert row['unit'] == ('problems' if row['part'] == 'generate' else 'tokens')
+    assert 0.3 < row['useful_share'] <= 1 and row['compile_s'] > 0 and row['peak_mb'] > 0
+  breakdown = result['breakdown']
+  assert set(breakdown['sft_step']) == {'sample', 'pack', 'gradient', 'update'}
+  assert breakdown['seeds'] == 2 and breakdown['sft_step_over_one_seed'] > 0 and 0 < breakdown['rl_rollout_share'] < 1.5
+
+
+def test_growth_is_drawn(tmp_path):
+  """A figure that fails on what is measured, or an axis that no config accepts."""
+  from configs import quickstart
+
+  points = []
+  for axis, values in growth.sweeps(quickstart.get_config()).items():
+    for value, changes in values:
+      workload.at_shape(quickstart.get_config(), 64, 2, **changes)
+      points.append(dict(axis=axis, value=value, milliseconds=float(value), compile_s=1.0))
+  growth.draw(dict(growth=points, hardware='here'), tmp_path / 'growth.png')
+  assert (tmp_path / 'growth.png').stat().st_size > 10_000
+
+
+def test_the_peer_is_asked_for_before_anything_is_measured(monkeypatch):
+  """A traceback after minutes of measuring where PyTorch is not installed."""
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ConfigError, match='peer'):
+    pytorch.require()

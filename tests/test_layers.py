@@ -12,6 +12,7 @@ MAY_IMPORT = {
     'learning': {'learning', 'task', 'model'},
     'theory': {'theory', 'task'},
     'config': {'task', 'model', 'learning'},
+    'benchmark': {'benchmark', 'experiment', 'config', 'task', 'model', 'learning'},
     'experiment': {'experiment', 'config', 'task', 'model', 'learning', 'theory'},
 }
 PURE = {'task', 'model', 'learning', 'theory'}

@@ -323,11 +323,15 @@ def test_sft_predicts_traces_and_nothing_else():
     traces = models.random_tokens(len(lengths), trace, 7 + seed)
     traces = np.where(np.arange(trace) < lengths[:, None], traces, PAD)
     batches[name] = Rendered(prompts, np.sum(prompts != PAD, axis=1), traces, lengths, dry)
-  setup = Setup(TASK_OF_MODEL, MODEL, optax.sgd(1.0), (Source('wide', 3), Source('narrow', 4)))
+  setup = Setup(TASK_OF_MODEL, MODEL, optax.sgd(1.0), ())
+  wide = lambda x, columns, **kw: np.pad(x, ((0, 0), kw.get('room', (0, columns - x.shape[1]))), constant_values=PAD)
+  narrow = batches['narrow']
+  narrow = narrow._replace(prompt=wide(narrow.prompt, 6, room=(2, 0)), trace=wide(narrow.trace, 8))
+  batch = jax.tree.map(lambda *xs: jnp.concatenate(xs), batches['wide'], narrow)
 
   @quick_jit
   def step(state):
-    with mock.patch.object(sft, 'sample_problems', lambda key, support, row_ids: (None, batches[support])):
+    with mock.patch.object(sft, 'sample_problems', lambda key, setup: (None, None, batch)):
       return sft.step(state, jax.random.key(0), setup)
 
   def mean_over_tokens(params):
@@ -457,8 +461,12 @@ def test_devices_and_blocks_change_nothing(half_trained):
 
 def test_problems_depend_on_their_row_alone():
   """Catches problems drawn by place in the batch: the same row ids give the same problems in any place."""
-  sample = quick_jit(lambda ids: state_lib.sample_problems(KEY, SUPPORTS[1], ids))
-  whole, other = sample(jnp.arange(8)), sample(jnp.asarray([7, 3, 100, 5, 101, 102, 0, 103]))
+  def sample(ids):
+    setup = Setup(TASK, MODEL, None, (Source(SUPPORTS[1], len(ids)),))
+    with mock.patch.object(Setup, 'row_ids', lambda self, first, rows: jnp.asarray(ids)):
+      return quick_jit(lambda: state_lib.sample_problems(KEY, setup)[1:])()
+
+  whole, other = sample(range(8)), sample([7, 3, 100, 5, 101, 102, 0, 103])
   place = np.array([0, 1, 3, 6])
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[place], b[np.array([7, 3, 5, 0])]), other, whole)
   assert len({row.tobytes() for row in np.asarray(whole[1].prompt)}) == 8
@@ -468,16 +476,15 @@ def test_problems_depend_on_their_row_alone():
 
 
 def test_explored_rows_have_their_own_noise_and_their_prompt():
-  """Catches samples that share a row id, and so their noise, within a group or across prompts and sources; samples of a
-  prompt that are not neighbours; prompts padded on the right where sources differ in width."""
-  prompts = {'wide': np.array([[6, 0, 1, 7], [6, 1, 0, 8]]), 'narrow': np.array([[7, 1], [8, 2], [9, 3]])}
-  setup = Setup(TASK_OF_MODEL, MODEL, None, (Source('wide', 2), Source('narrow', 3)))
+  """Catches samples that share a row id, and so their noise, within a group or across prompts; samples of a prompt that are
+  not neighbours."""
+  prompts = np.array([[6, 0, 1, 7], [6, 1, 0, 8], [6, 7, 7, 1], [6, 8, 8, 2], [6, 9, 9, 3]])
+  setup = Setup(TASK_OF_MODEL, MODEL, None, ())
   ids = []
 
-  def problems(key, support, row_ids):
-    zeros = jnp.zeros((len(row_ids),), jnp.int32)
-    trace = jnp.zeros((len(row_ids), 5 if support == 'wide' else 3), jnp.int32)
-    return None, Rendered(jnp.asarray(prompts[support]), zeros, trace, zeros, zeros > 0)
+  def problems(key, setup):
+    zeros = jnp.zeros((5,), jnp.int32)
+    return jnp.arange(5), None, Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0)
 
   def attempt(setup, params, problems, prompts, key, row_ids, *, n_tokens, temperature):
     ids.extend(row_ids.tolist())
@@ -488,15 +495,17 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
   with mock.patch.multiple(exploration, sample_problems=problems, attempt=attempt):
     e = exploration.explore(setup, PARAMS, jax.random.key(0), group=2, temperature=1.0)
   assert ids == list(range(10))
-  narrow = [[setup.task.pad] * 2 + row for row in prompts['narrow'].tolist()]
-  assert e.prompts.tolist() == [row for row in prompts['wide'].tolist() + narrow for _ in range(2)]
-  assert e.rollout.mask.tolist() == [[True] * 5] * 4 + [[True] * 3 + [False] * 2] * 6
+  assert e.prompts.tolist() == np.repeat(prompts, 2, axis=0).tolist()
 
 
 def test_rows_are_numbered_through():
   """Catches sources that start at row 0 each, and so would see the same random numbers."""
-  sources = tuple(Source(None, n) for n in (4, 2, 8))
-  assert [first for first, _ in state_lib.numbered(sources)] == [0, 4, 6]
+  dry = Support(dataclasses.replace(SUPPORTS[1].config, dry=True), TASK, SUPPORTS[1].pools)
+  setup = Setup(TASK, MODEL, None, (Source(SUPPORTS[0], 4), Source(SUPPORTS[1], 2), Source(dry, 8)))
+  ids, problems, rendered = quick_jit(lambda: state_lib.sample_problems(KEY, setup))()
+  assert ids.tolist() == list(range(14))
+  assert problems.dry.tolist() == rendered.dry.tolist() == [False] * 6 + [True] * 8
+  assert problems.composition.depth[:4].tolist() == [1] * 4
   assert GRADIENT_DESCENT.row_ids(4, 2).tolist() == [4, 5]
 
 
@@ -509,16 +518,16 @@ def test_blocks(limit, shape):
 
 
 @pytest.mark.parametrize(
-    'limit,n_active,n_rows', [(0, None, 12), (5, None, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)]
+    'limit,n_active,n_rows', [(0, 12, 12), (5, 12, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)]
 )
 def test_gradient_in_blocks(limit, n_active, n_rows):
   """Catches a block with a row that matters left out, and blocks without one worked off (most of the cost of RL)."""
   setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=limit)
   rows = jnp.asarray([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0])
-  loss = lambda p, block: (jnp.sum(p * block), {'rows': jnp.float32(block.shape[0])})
-  active = None if n_active is None else jnp.int32(n_active)
-  got, metrics = state_lib.gradient(loss, jnp.float32(3.0), rows, setup, active)
-  assert float(got) == np.sum(rows[:n_rows]) and metrics['rows'] == n_rows
+  loss = lambda p, block: (jnp.sum(p['ends'] * block), {'rows': jnp.float32(block.shape[0])})
+  params = {'ends': jnp.float32(3.0), 'blocks': {}}
+  got, metrics = state_lib.gradient(loss, params, rows, setup, jnp.int32(n_active))
+  assert float(got['ends']) == np.sum(rows[:n_rows]) and metrics['rows'] == n_rows
 
 
 def test_update():

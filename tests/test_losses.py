@@ -159,7 +159,7 @@ def test_reinforce_baseline_is_of_the_whole_batch():
 def test_policy_gradient(ratio, advantage, want, gradient):
   """Catches a wrong sign, a clip on the wrong side, bounds exchanged, and no clip: value and gradient by log pi."""
   old = array([-1.0])
-  loss = lambda log_prob: losses.policy_gradient(log_prob, old, jnp.asarray([advantage]), 0.2, 0.28)[0, 0]
+  loss = lambda log_prob: losses.policy_gradient(log_prob, old, array([advantage]), 0.2, 0.28)[0, 0]
   value, slope = jax.value_and_grad(loss)(old + np.log(ratio))
   assert float(value) == pytest.approx(want, rel=1e-5)
   assert float(slope[0, 0]) == pytest.approx(gradient, rel=1e-5)
@@ -168,10 +168,10 @@ def test_policy_gradient(ratio, advantage, want, gradient):
 def test_policy_gradient_per_token():
   """Catches one ratio for a whole row, an advantage along the wrong axis, and a gradient into the old log-probs."""
   old = array([-1.0, -2.0], [-3.0, -4.0])
-  new = old + jnp.log(array([1.1, 0.9], [1.2, 1.0]))
-  got = losses.policy_gradient(new, old, jnp.asarray([1.0, -2.0]), 0.2, 0.28)
+  new, advantage = old + jnp.log(array([1.1, 0.9], [1.2, 1.0])), array([1.0, 1.0], [-2.0, -2.0])
+  got = losses.policy_gradient(new, old, advantage, 0.2, 0.28)
   np.testing.assert_allclose(got, [[-1.1, -0.9], [2.4, 2.0]], rtol=1e-5)
-  by_old = jax.grad(lambda o: jnp.sum(losses.policy_gradient(new, o, jnp.asarray([1.0, -2.0]), 0.2, 0.28)))(old)
+  by_old = jax.grad(lambda o: jnp.sum(losses.policy_gradient(new, o, advantage, 0.2, 0.28)))(old)
   np.testing.assert_array_equal(by_old, 0.0)
 
 

@@ -173,6 +173,9 @@ class EndsOnTime(Model):
   def _certain(self, logits_BxV, ends_at_B, n_decoded):
     return logits_BxV.at[:, END].set(jnp.where(ends_at_B == n_decoded, 1e9, -1e9))
 
+  def unstack(self, params):
+    return params | {'model': super().unstack(params['model'])}
+
   def prefill(self, params, tokens_BxP, capacity):
     logits, cache = super().prefill(params['model'], tokens_BxP, capacity)
     return self._certain(logits, params['ends_at'], 0), cache

@@ -336,7 +336,7 @@ def test_sampled_problems(sft_problems):
 def test_dry_supports_sample_dry_problems():
   """Catches a `dry` that is not passed on: the modules' results would be shown."""
   s = build(SMALL, dry=True, depths=(2,), compositions=5)
-  problems = jax.device_get(jax.jit(jax.vmap(s.sample))(jax.random.split(jax.random.key(0), 64)))
+  problems = jax.device_get(jax.jit(jax.vmap(lambda k: helpers.sample(s, k)))(jax.random.split(jax.random.key(0), 64)))
   assert problems.dry.all()
   inputs = [helpers.decode(jax.tree.map(lambda x: x[:, i], problems.values)) for i in (0, 1)]
   rows = zip(helpers.steps(problems.composition, SMALL), zip(*inputs))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compgen_jax.model import transformer
+from compgen_jax.model import kernels, transformer
 from compgen_jax.model.transformer import POSITIONS
 from tests import models
 from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
@@ -231,7 +231,7 @@ def test_matmul_gradient_is_the_default_one(shape):
   """Catches a custom rule with an axis summed wrongly or a product transposed."""
   rng = np.random.default_rng(0)
   x, w, dy = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (shape, (4, 5), (*shape[:-1], 5)))
-  got, pull = jax.vjp(transformer.matmul, x, w)
+  got, pull = jax.vjp(kernels.matmul, x, w)
   want, default_pull = jax.vjp(lambda x, w: x @ w, x, w)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   for a, b in zip(pull(dy), default_pull(dy)):

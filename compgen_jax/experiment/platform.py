@@ -5,18 +5,18 @@ on two threads together. And rows are worked off in blocks whose activations sta
 512 rows made a training step 2.3 times as fast at d = 64). An accelerator takes all rows at once.
 """
 
+import dataclasses
 import os
 
 import jax
-
-CPU_BLOCK_ROWS = 8
-CPU_ROLLOUT_ROWS = 128
 
 
 def prepare() -> None:
   """Settings that must be made before jax first touches a device; what the user set stays."""
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/compgen_jax'))
+  # By default programs that compile within a second are not kept: here they are many, and add up to several seconds.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   flags = os.environ.get('XLA_FLAGS', '')
   if 'xla_force_host_platform_device_count' not in flags and cores() > 1:
     jax.config.update('jax_num_cpu_devices', cores())
@@ -27,14 +27,21 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def block_rows(configured: int) -> int:
-  """Rows whose gradient is computed at a time; 0 is all."""
-  return configured or (CPU_BLOCK_ROWS if jax.default_backend() == 'cpu' else 0)
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """How work is cut: see `learning.state.Setup` (`row_columns`, `block_rows`, `rollout_rows`) and `Model` (`chunk`)."""
+
+  row_columns: int
+  block_rows: int
+  rollout_rows: int
+  chunk: int
 
 
-def rollout_rows() -> int:
-  """Rows whose traces are sampled at a time; 0 is all."""
-  return CPU_ROLLOUT_ROWS if jax.default_backend() == 'cpu' else 0
+def division_of_work(d_model: int, block_rows: int) -> Work:
+  """The division that suits this platform and model width; `block_rows` of the user's, or 0."""
+  if jax.default_backend() == 'cpu':
+    return Work(row_columns=144, block_rows=block_rows or max(2, d_model // 48), rollout_rows=128, chunk=72)
+  return Work(row_columns=256, block_rows=block_rows or 256, rollout_rows=0, chunk=0)
 
 
 def hardware() -> str:

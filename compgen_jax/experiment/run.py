@@ -34,9 +34,10 @@ def build_supports(config: Config) -> dict[str, Support]:
 def build_setup(config: Config, n_devices: int) -> Setup:
   """Task, model (sized for the task's tokens) and division of work; no sources and no optimizer yet."""
   task = config.task
-  model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad)
-  block_rows, rollout_rows = platform.block_rows(config.run.block_rows), platform.rollout_rows()
-  return Setup(task, model, None, (), n_devices, block_rows, rollout_rows)
+  work = platform.division_of_work(config.model.d_model, config.run.block_rows)
+  model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
+  rows = dict(row_columns=work.row_columns, block_rows=work.block_rows, rollout_rows=work.rollout_rows)
+  return Setup(task, model, None, (), n_devices, **rows)
 
 
 def data_mesh(n_devices: int) -> jax.sharding.Mesh:

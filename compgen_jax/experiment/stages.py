@@ -17,7 +17,7 @@ from compgen_jax.experiment.checkpoint import CheckpointError, StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.learning import optimizer, policy_gradient, rejection, sft
-from compgen_jax.learning.state import Setup, Source, TrainState, create, on_every_device
+from compgen_jax.learning.state import SEEDS, Setup, Source, TrainState, create, on_every_device
 from compgen_jax.task.support import Support
 
 SHOWN = ('loss', 'reward', 'entropy')
@@ -53,7 +53,7 @@ def build(name: str, config: Config, base: Setup, supports: dict[str, Support], 
   learning_rate = optimizer.schedule(peak, section.warmup, stage.steps, section.schedule)
   tx = optimizer.make(config.optimizer, section.optimizer, learning_rate)
   sources = tuple(Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name)))
-  return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources), workdir / 'stages' / name)
+  return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources, n_seeds=len(config.all_seeds)), workdir / 'stages' / name)
 
 
 def step_function(stage: Stage) -> Callable:
@@ -71,7 +71,7 @@ def step_function(stage: Stage) -> Callable:
 def over_seeds(f: Callable, n: int) -> Callable:
   """`f` on arguments with a leading seed axis of length n (a single seed is not worth a batched program)."""
   if n > 1:
-    return jax.vmap(f)
+    return jax.vmap(f, axis_name=SEEDS)
   first = lambda tree: jax.tree.map(lambda x: x[0], tree)
   return lambda *args: jax.tree.map(lambda x: x[None], f(*map(first, args)))
 
@@ -82,7 +82,8 @@ def updates(stage: Stage) -> Callable:
   n is traced, so one program serves every number; the state is donated. With several devices the whole loop runs inside
   one `shard_map`: devices meet only where a step sums over the batch.
   """
-  one = over_seeds(step_function(stage), len(stage.config.all_seeds))
+  # Under jit, so that it is traced once for its shapes and for the loop.
+  one = jax.jit(over_seeds(step_function(stage), len(stage.config.all_seeds)))
 
   def run(state, keys, parent, n):
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state, keys, parent)[1])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.learning.state import Setup, in_blocks, numbered, sample_problems
+from compgen_jax.learning.state import Setup, in_blocks, sample_problems
 from compgen_jax.model.rollout import Rollout, rollout
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.verify import Verdict, verify
@@ -38,42 +38,16 @@ def attempt(
 
 
 def explore(setup: Setup, params, key: jax.Array, *, group: int, temperature: float) -> Exploration:
-  """Samples `group` traces for each prompt of this device's part of the batch, over all sources.
-
-  Sources differ in width; their rows are padded to the widest.
-  """
+  """Samples `group` traces for each prompt of this device's part of the batch, over all sources."""
   data_key, sample_key = jax.random.split(key)
-  parts = []
-  for first, source in numbered(setup.sources):
-    ids = setup.row_ids(first, source.rows)
-    problems, rendered = sample_problems(data_key, source.support, ids)
-    problems, prompts = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), (problems, rendered.prompt))
-    sample_ids = (ids[:, None] * group + jnp.arange(group)).reshape(-1)
-    n_tokens = rendered.trace.shape[1]
-    sampled, verdict = attempt(
-        setup, params, problems, prompts, sample_key, sample_ids, n_tokens=n_tokens, temperature=temperature
-    )
-    parts.append(Exploration(prompts, sampled, verdict))
-  pad = setup.task.pad
-  wide_prompt = max(e.prompts.shape[1] for e in parts)
-  wide_trace = max(e.rollout.tokens.shape[1] for e in parts)
-  deep = max(e.verdict.operand_ok.shape[1] for e in parts)
-  right = lambda x, width, fill: jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=fill)
-  parts = [
-      Exploration(
-          jnp.pad(e.prompts, ((0, 0), (wide_prompt - e.prompts.shape[1], 0)), constant_values=pad),
-          Rollout(
-              right(e.rollout.tokens, wide_trace, pad),
-              right(e.rollout.log_probs, wide_trace, 0.0),
-              right(e.rollout.mask, wide_trace, False),
-          ),
-          e.verdict._replace(
-              operand_ok=right(e.verdict.operand_ok, deep, False), result_ok=right(e.verdict.result_ok, deep, False)
-          ),
-      )
-      for e in parts
-  ]
-  return jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+  ids, problems, rendered = sample_problems(data_key, setup)
+  problems, prompts = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), (problems, rendered.prompt))
+  sample_ids = (ids[:, None] * group + jnp.arange(group)).reshape(-1)
+  n_tokens = rendered.trace.shape[1]
+  sampled, verdict = attempt(
+      setup, params, problems, prompts, sample_key, sample_ids, n_tokens=n_tokens, temperature=temperature
+  )
+  return Exploration(prompts, sampled, verdict)
 
 
 def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:

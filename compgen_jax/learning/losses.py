@@ -87,18 +87,17 @@ def has_signal(reward_B: jax.Array, group: int) -> jax.Array:
 
 
 def policy_gradient(
-    log_prob_BxC: jax.Array, old_log_prob_BxC: jax.Array, advantage_B: jax.Array, clip_low: float, clip_high: float
+    log_prob_BxC: jax.Array, old_log_prob_BxC: jax.Array, advantage_BxC: jax.Array, clip_low: float, clip_high: float
 ) -> jax.Array:
   """float32[B, C]: per-token surrogate -min(w A, clip(w, 1 - low, 1 + high) A), w = pi / pi_old.
 
   PPO's clipped objective (Schulman et al. 2017, arXiv 1707.06347, eq. 7) with DAPO's separate upper bound. On the first
   update of a batch w = 1 and the gradient is the plain policy gradient -A grad log pi.
   """
-  chex.assert_equal_shape([log_prob_BxC, old_log_prob_BxC])
-  chex.assert_rank(advantage_B, 1)
+  chex.assert_equal_shape([log_prob_BxC, old_log_prob_BxC, advantage_BxC])
   ratio = jnp.exp(log_prob_BxC - jax.lax.stop_gradient(old_log_prob_BxC))
   clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-  return -jnp.minimum(ratio * advantage_B[:, None], clipped * advantage_B[:, None])
+  return -jnp.minimum(ratio * advantage_BxC, clipped * advantage_BxC)
 
 
 def kl_penalty(log_prob_BxC: jax.Array, reference_log_prob_BxC: jax.Array) -> jax.Array:

@@ -52,17 +52,15 @@ def step(
   used_BxC = e.rollout.mask & (signal_B[:, None] | (not config.drop_no_signal))
   weight_BxC = losses.weights(used_BxC, config.average, setup.sum)
 
-  # Learn. Rows whose gradient is zero come last and are skipped: a group that is all right or all wrong has no signal.
-  matters_B = jnp.any(weight_BxC > 0, axis=1) & ((advantage_B != 0) | (config.kl > 0) | (config.entropy > 0))
-  rows = dict(
-      prompt=e.prompts, trace=e.rollout.tokens, old_log_prob=e.rollout.log_probs, advantage=advantage_B, weight=weight_BxC
-  )
-  order = jnp.argsort(~matters_B)
-  rows = jax.tree.map(lambda x: x[order], rows)
+  # Learn. Samples whose gradient is zero are left out: a group that is all right or all wrong has no signal.
+  matters_B = (advantage_B != 0) | (config.kl > 0) | (config.entropy > 0)
+  advantage_BxC = jnp.broadcast_to(advantage_B[:, None], weight_BxC.shape)
+  columns = dict(old_log_prob=e.rollout.log_probs, advantage=advantage_BxC, weight=weight_BxC)
+  rows, n_rows = setup.pack(e.prompts, e.rollout.tokens, (weight_BxC > 0) & matters_B[:, None], columns)
 
   def epoch(state, _):
     loss = lambda p, block: surrogate(p, block, setup, config, reference)
-    grads, metrics = gradient(loss, state.params, rows, setup, n_active=jnp.sum(matters_B))
+    grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
     new, more = update(state, grads, setup)
     return new._replace(step=state.step), setup.sum(metrics) | more
 
@@ -73,22 +71,24 @@ def step(
 
 
 def surrogate(params, block: dict[str, jax.Array], setup: Setup, config: RLConfig, reference):
-  """The weighted sum over a block of the per-token objective: clipped policy gradient, KL penalty, entropy bonus."""
-  tokens = jnp.concatenate([block['prompt'], block['trace']], axis=1)
-  start = block['prompt'].shape[1] - 1
-  logits = lambda p: setup.model.apply(p, tokens[:, :-1], start=start) / config.temperature
-  logits_BxCxV = logits(params)
-  log_prob_BxC = losses.token_log_probs(logits_BxCxV, block['trace'])
+  """The weighted sum over a block of packed rows of the per-token objective: clipped policy gradient, KL, entropy bonus."""
+  counts_NxW = block['weight'] > 0
+
+  def judge(p):
+    logits_NxWxV = setup.model.apply(p, block['token'], document_BxT=block['document']) / config.temperature
+    # Targets without weight (prompts, padding) may be as good as impossible: kept away from every exp.
+    return logits_NxWxV, jnp.where(counts_NxW, losses.token_log_probs(logits_NxWxV, block['target']), 0.0)
+
+  logits_NxWxV, log_prob_NxW = judge(params)
   old, low, high = block['old_log_prob'], config.clip_low, config.clip_high
-  loss_BxC = losses.policy_gradient(log_prob_BxC, old, block['advantage'], low, high)
-  outside_BxC = jnp.abs(jnp.clip(jnp.exp(log_prob_BxC - old), 1 - low, 1 + high) - jnp.exp(log_prob_BxC - old)) > 0
-  metrics = {'clipped': jnp.sum(outside_BxC * block['weight'])}
+  loss_NxW = losses.policy_gradient(log_prob_NxW, old, block['advantage'], low, high)
+  outside_NxW = jnp.abs(jnp.clip(jnp.exp(log_prob_NxW - old), 1 - low, 1 + high) - jnp.exp(log_prob_NxW - old)) > 0
+  metrics = {'clipped': jnp.sum(outside_NxW * block['weight'])}
   if config.kl:
-    reference_BxC = losses.token_log_probs(jax.lax.stop_gradient(logits(reference)), block['trace'])
-    kl_BxC = losses.kl_penalty(log_prob_BxC, reference_BxC)
-    loss_BxC += config.kl * kl_BxC
-    metrics['kl'] = jnp.sum(kl_BxC * block['weight'])
+    kl_NxW = losses.kl_penalty(log_prob_NxW, jax.lax.stop_gradient(judge(reference)[1]))
+    loss_NxW += config.kl * kl_NxW
+    metrics['kl'] = jnp.sum(kl_NxW * block['weight'])
   if config.entropy:
-    loss_BxC -= config.entropy * losses.entropy(logits_BxCxV)
-  loss = jnp.sum(loss_BxC * block['weight'])
+    loss_NxW -= config.entropy * losses.entropy(logits_NxWxV)
+  loss = jnp.sum(loss_NxW * block['weight'])
   return loss, metrics | {'loss': loss}

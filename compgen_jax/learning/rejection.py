@@ -40,10 +40,9 @@ def step(
   e = explore(setup, sampler, key, group=config.group, temperature=config.temperature)
   accepted_B = e.verdict.answer
   weight_BxC = losses.weights(e.rollout.mask & accepted_B[:, None], 'token', setup.sum)
-  rows = dict(prompt=e.prompts, trace=e.rollout.tokens, weight=weight_BxC, heads_only=jnp.zeros_like(accepted_B))
-  order = jnp.argsort(~accepted_B)  # rejected rows come last and are skipped
-  rows = jax.tree.map(lambda x: x[order], rows)
+  columns = dict(weight=weight_BxC, heads_only=jnp.zeros(weight_BxC.shape, bool))
+  rows, n_rows = setup.pack(e.prompts, e.rollout.tokens, weight_BxC > 0, columns)
   loss = lambda p, block: cross_entropy(p, block, setup)
-  grads, metrics = gradient(loss, state.params, rows, setup, n_active=jnp.sum(accepted_B))
+  grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
   state, more = update(state, grads, setup)
   return state, setup.sum(metrics) | summary(e, setup) | more

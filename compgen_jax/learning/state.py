@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from compgen_jax.learning import packing
 from compgen_jax.model.transformer import Model
-from compgen_jax.task import render
-from compgen_jax.task.support import Support
+from compgen_jax.task import latent, render
+from compgen_jax.task.support import Support, with_cap
 from compgen_jax.task.vocab import TaskConfig
 
 AXIS = 'data'
+SEEDS = 'seeds'
 
 
 class TrainState(NamedTuple):
@@ -41,8 +43,10 @@ class Setup:
   """What a step needs besides state and key; static under jit.
 
   `shards`: devices that share a batch; with more than one, steps run inside `jax.shard_map` over the mesh axis `data`.
-  `block_rows`: rows whose gradient (`rollout_rows`: whose traces) are computed at a time, 0 all at once. Small blocks stay
-  in a CPU's cache; an accelerator wants them all.
+  `n_seeds`: seeds that train side by side; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
+  `row_columns`: about the width of the rows that traces are packed into for learning (see `packing.pack_traces`).
+  `block_rows`: packed rows whose gradient is computed at a time; `rollout_rows`: rows whose traces are sampled at a time. 0 is
+  all at once. Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
   """
 
   task: TaskConfig
@@ -50,6 +54,8 @@ class Setup:
   tx: optax.GradientTransformation | None
   sources: tuple[Source, ...]
   shards: int = 1
+  n_seeds: int = 1
+  row_columns: int = 0
   block_rows: int = 0
   rollout_rows: int = 0
 
@@ -60,6 +66,15 @@ class Setup:
   def mean(self, x: jax.Array) -> jax.Array:
     """Mean of all elements over all devices (each holds equally many)."""
     return self.sum(jnp.mean(x.astype(jnp.float32))) / self.shards
+
+  def most(self, n: jax.Array) -> jax.Array:
+    """The largest n of all seeds: a loop whose trip count differed between seeds would mask its results at every turn."""
+    return jax.lax.pmax(n, SEEDS) if self.n_seeds > 1 else n
+
+  def pack(self, prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array]):
+    """`packing.pack_traces` into this setup's rows."""
+    width, multiple = self.row_columns, self.block_rows or 1
+    return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, width, multiple)
 
   def row_ids(self, first: int, rows: int) -> jax.Array:
     """Global indices of this device's part of the batch rows [first, first + rows)."""
@@ -82,25 +97,35 @@ def create(setup: Setup, params) -> TrainState:
   return TrainState(jnp.int32(0), params, setup.tx.init(params))
 
 
-def sample_problems(key: jax.Array, support: Support, row_ids: jax.Array):
-  """A problem per row: (Problem, Rendered) with a leading axis B.
+def sample_problems(key: jax.Array, setup: Setup):
+  """This device's part of a batch: `(row_ids, Problem, Rendered)` with a leading axis B, source after source.
 
-  Row i's key is `fold_in(key, i)` with i its global index, so the data do not depend on batching or placement.
+  Row i's keys are folded with its global index i, so the data do not depend on batching or placement. All sources
+  go through one program, as wide as the deepest of them asks for.
   """
-
-  def one(i):
-    problem = support.sample(jax.random.fold_in(key, i))
-    return problem, render.render(problem, support.task, support.depth_cap)
-
-  return jax.vmap(one)(row_ids)
-
-
-def numbered(sources: tuple[Source, ...]):
-  """Each source with the global index of its first row."""
-  first = 0
-  for source in sources:
-    yield first, source
+  supports = [source.support for source in setup.sources]
+  composition_key, problem_key = jax.random.split(key)
+  depth_cap = max(support.depth_cap for support in supports)
+  ids, compositions, first = [], [], 0
+  for source in setup.sources:
+    ids.append(setup.row_ids(first, source.rows))
     first += source.rows
+
+    def compose(i, support=source.support):
+      return with_cap(support.sample_composition(jax.random.fold_in(composition_key, i)), depth_cap)
+
+    compositions.append(jax.vmap(compose)(ids[-1]))
+  row_ids = jnp.concatenate(ids)
+  composition = jax.tree.map(lambda *xs: jnp.concatenate(xs), *compositions)
+  dry = [support.config.dry for support in supports]
+
+  def one(i, composition, is_dry):
+    is_dry = is_dry if len(set(dry)) > 1 else dry[0]
+    problem = latent.sample(jax.random.fold_in(problem_key, i), composition, setup.task, is_dry)
+    return problem, render.render(problem, setup.task, depth_cap)
+
+  is_dry_B = jnp.concatenate([jnp.full(i.shape, d) for i, d in zip(ids, dry)])
+  return row_ids, *jax.vmap(one)(row_ids, composition, is_dry_B)
 
 
 def in_blocks(rows: Any, block_rows: int) -> Any:
@@ -110,7 +135,7 @@ def in_blocks(rows: Any, block_rows: int) -> Any:
   return jax.tree.map(lambda x: x.reshape((n // block, block) + x.shape[1:]), rows)
 
 
-def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Array | None = None):
+def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Array):
   """Gradient of the sum of `loss` over this device's rows, block by block.
 
   Args:
@@ -118,19 +143,20 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
     params: where to differentiate.
     rows: pytree with a leading axis B.
     setup: decides the block size.
-    n_active: int32[], only this many leading rows matter; blocks beyond them are skipped. None is all.
+    n_active: int32[], only this many leading rows matter; blocks beyond them are skipped.
 
   Returns:
     `(grads, metrics)`, summed over the rows of this device.
   """
   blocks = in_blocks(rows, setup.block_rows)
-  n_blocks, block = jax.tree.leaves(blocks)[0].shape[:2]
-  one = lambda i: jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda x: x[i], blocks))
-  if n_blocks == 1 and n_active is None:
-    return one(0)
-  n = n_blocks if n_active is None else -(-n_active // block)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
-  return jax.lax.fori_loop(0, n, lambda i, sums: jax.tree.map(jnp.add, sums, one(i)), zeros)
+  block = jax.tree.leaves(blocks)[0].shape[1]
+  params = setup.model.unstack(params)
+  # Under jit, so that it is traced once for its shapes and for the loop.
+  one = jax.jit(lambda i: jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda x: x[i], blocks)))
+  n = setup.most(-(-n_active // block))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.int32(0)))
+  grads, metrics = jax.lax.fori_loop(0, n, lambda i, sums: jax.tree.map(jnp.add, sums, one(i)), zeros)
+  return setup.model.stack(grads), metrics
 
 
 def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:

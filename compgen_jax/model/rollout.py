@@ -71,6 +71,7 @@ def rollout(
     write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, i * segment, axis=0)
     return i + 1, carry, jax.tree.map(write, out, columns)
 
+  params = model.unstack(params)
   logits_BxV, cache = model.prefill(params, prompts_BxP, n_prompt + n_segments * segment)
   shape = (n_segments * segment, n_rows)
   out = (jnp.full(shape, model.pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))

@@ -22,6 +22,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from compgen_jax.model.kernels import attention, causal_convolution, matmul, barrier
+
 POSITIONS = ('segment', 'rope', 'none')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -64,26 +66,6 @@ class Cache(NamedTuple):
   segment_index: jax.Array
 
 
-@jax.custom_vjp
-def matmul(x_NxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
-  """x @ w over the last axis of x, whose weight gradient is one product in the layout of w.
-
-  The default transpose rule multiplies the other way round and transposes, which on CPU costs a strided copy of the
-  activations as large as the product itself.
-  """
-  return x_NxI @ w_IxO
-
-
-def _matmul_backward(saved, dy_NxO):
-  x_NxI, w_IxO = saved
-  rows = lambda a: a.reshape(-1, a.shape[-1])
-  dw_IxO = jax.lax.dot_general(rows(x_NxI), rows(dy_NxO), (((0,), (0,)), ((), ())))
-  return dy_NxO @ w_IxO.T, dw_IxO
-
-
-matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
-
-
 def _rope(x_BxTxHxK: jax.Array, column_T: jax.Array) -> jax.Array:
   half = x_BxTxHxK.shape[-1] // 2
   angle_TxF = column_T[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
@@ -102,14 +84,29 @@ class RMSNorm(nn.Module):
     return (x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6) * scale_D).astype(x.dtype)
 
 
+class Columns(NamedTuple):
+  """What a layer knows of the T columns that it runs on, other than their activations.
+
+  `valid` bool[B, T]: no padding. `number` int32[T]: the column's number in its row. `near` bool[B, T, C]: whether the
+  column b < C before it is of the same document. `visible`: the attention mask as `kernels.barrier`,
+  float32[B, queries, keys], in pieces: queries in their order, and as many keys, from the first on, as the last of them can reach.
+  """
+
+  valid: jax.Array
+  number: jax.Array
+  near: jax.Array
+  visible: tuple[jax.Array, ...]
+
+
 class Block(nn.Module):
   """One pre-norm layer, on a whole sequence (`cache` None) or on the one column that follows a cache."""
 
   config: ModelConfig
 
   @nn.compact
-  def __call__(self, x_BxTxD, valid_BxT, mask_BxTxS, column_T, cache: LayerCache | None):
+  def __call__(self, x_BxTxD, columns: Columns, cache: LayerCache | None):
     cfg = self.config
+    n_rows, n_columns, _ = x_BxTxD.shape
     d_head = cfg.d_model // cfg.n_heads
     dense = lambda name, shape, fan_in: self.param(
         name, nn.initializers.normal(fan_in**-0.5), shape
@@ -117,31 +114,36 @@ class Block(nn.Module):
     residual_scale = (2 * cfg.n_layers) ** -0.5
     n_tail = max(cfg.conv_width - 1, 0)
 
-    h_BxTxD = RMSNorm(name='attention_norm')(x_BxTxD) * valid_BxT[..., None]
-    tail = jnp.zeros((x_BxTxD.shape[0], n_tail, cfg.d_model), h_BxTxD.dtype) if cache is None else cache.tail
+    h_BxTxD = RMSNorm(name='attention_norm')(x_BxTxD)
+    tail = jnp.zeros((n_rows, n_tail, cfg.d_model), h_BxTxD.dtype) if cache is None else cache.tail
     if cfg.conv_width:
-      window = jnp.concatenate([tail, h_BxTxD], axis=1)
       kernel_CxD = self.param('conv', nn.initializers.normal(cfg.conv_width**-0.5), (cfg.conv_width, cfg.d_model))
-      n = h_BxTxD.shape[1]
-      h_BxTxD = h_BxTxD + sum(
-          window[:, n_tail - back : n_tail - back + n] * kernel_CxD[back].astype(h_BxTxD.dtype)
-          for back in range(cfg.conv_width)
-      )
+      kernel_CxD = kernel_CxD.astype(h_BxTxD.dtype)
+      recent = (h_BxTxD * columns.valid[..., None])[:, -n_tail:] if n_tail else h_BxTxD[:, :0]
+      window = jnp.concatenate([tail, recent], axis=1)
+      if cache is None:
+        h_BxTxD = causal_convolution(h_BxTxD, kernel_CxD, columns.near)
+      else:
+        h_BxTxD += sum(window[:, n_tail - b : n_tail - b + 1] * kernel_CxD[b] for b in range(cfg.conv_width))
       tail = window[:, window.shape[1] - n_tail :]
 
-    qkv_w = dense('qkv', (cfg.d_model, 3 * cfg.d_model), cfg.d_model)
-    qkv = matmul(h_BxTxD, qkv_w).reshape(*h_BxTxD.shape[:2], 3, cfg.n_heads, d_head)
-    q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    qkv = matmul(h_BxTxD, dense('qkv', (cfg.d_model, 3 * cfg.d_model), cfg.d_model))
+    # `lax.split`, because its gradient is one concatenation.
+    heads = lambda a: a.reshape(n_rows, n_columns, cfg.n_heads, d_head)
+    q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = map(heads, jax.lax.split(qkv, (cfg.d_model,) * 3, axis=2))
     if cfg.positions == 'rope':
-      q_BxTxHxK, k_BxTxHxK = _rope(q_BxTxHxK, column_T), _rope(k_BxTxHxK, column_T)
-    keys, values = jnp.swapaxes(k_BxTxHxK, 1, 2), jnp.swapaxes(v_BxTxHxK, 1, 2)
+      q_BxTxHxK, k_BxTxHxK = _rope(q_BxTxHxK, columns.number), _rope(k_BxTxHxK, columns.number)
+    q, keys, values = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxK * d_head**-0.5, k_BxTxHxK, v_BxTxHxK))
     if cache is not None:
-      write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, column_T[0], axis=2)
+      write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, columns.number[0], axis=2)
       keys, values = write(cache.keys, keys), write(cache.values, values)
-    scores_BxHxTxS = jnp.einsum('bthk,bhsk->bhts', q_BxTxHxK * d_head**-0.5, keys).astype(jnp.float32)
-    scores_BxHxTxS = jnp.where(mask_BxTxS[:, None], scores_BxHxTxS, -1e30)
-    attention_BxHxTxS = jax.nn.softmax(scores_BxHxTxS, axis=-1).astype(x_BxTxD.dtype)
-    mixed = jnp.einsum('bhts,bhsk->bthk', attention_BxHxTxS, values).reshape(h_BxTxD.shape)
+    pieces, first = [], 0
+    for mask in columns.visible:
+      behind, reach = first + mask.shape[1], mask.shape[2]
+      pieces.append(attention(q[:, :, first:behind], keys[:, :, :reach], values[:, :, :reach], mask))
+      first = behind
+    mixed_BxHxTxK = jnp.concatenate(pieces, axis=2)
+    mixed = jnp.swapaxes(mixed_BxHxTxK, 1, 2).reshape(h_BxTxD.shape)
     x_BxTxD += matmul(mixed, dense('attention_out', (cfg.d_model, cfg.d_model), cfg.d_model)) * residual_scale
 
     h_BxTxD = RMSNorm(name='ff_norm')(x_BxTxD)
@@ -187,12 +189,19 @@ class Ends(nn.Module):
     return matmul(x_BxTxD, self.out.astype(x_BxTxD.dtype)).astype(jnp.float32)
 
 
+def _layer(params, i: int):
+  blocks = params['blocks']
+  return blocks[i] if isinstance(blocks, tuple) else jax.tree.map(lambda leaf: leaf[i], blocks)
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
   """A transformer as pure functions of its parameters.
 
   `n_content`: token ids below it are content, all others start a segment. `n_indices`: distinct indices in a segment.
   `pad`: the token that stands for no token; columns that hold it are invisible, wherever they are.
+  `chunk`: about how many queries are attended for together, 0 all at once; a chunk does not look at columns that no causal mask
+  would let it see, so small ones save work (and large ones are what an accelerator wants).
   """
 
   config: ModelConfig
@@ -200,6 +209,7 @@ class Model:
   n_content: int
   n_indices: int
   pad: int
+  chunk: int = 0
 
   @property
   def _ends(self) -> Ends:
@@ -210,17 +220,36 @@ class Model:
     ends_key, blocks_key = jax.random.split(key)
     one = jnp.zeros((1, 1), jnp.int32)
     ends = self._ends.init(ends_key, one, one, one)['params']
-    x, valid = jnp.zeros((1, 1, self.config.d_model)), jnp.ones((1, 1), bool)
-    init = lambda k: Block(self.config).init(k, x, valid, valid[..., None], jnp.arange(1), None)['params']
+    x, columns = jnp.zeros((1, 1, self.config.d_model)), self._columns(jnp.ones((1, 1), jnp.int32))
+    init = lambda k: Block(self.config).init(k, x, columns, None)['params']
     blocks = jax.vmap(init)(jax.random.split(blocks_key, self.config.n_layers))
     return {'ends': ends, 'blocks': blocks}
 
-  def _segments(self, tokens_BxT, head_B=None, index_B=None):
+  def unstack(self, params) -> dict:
+    """The parameters with a tuple of layers as `blocks`, which all methods take as well: slices them once, not in every turn
+    of a loop. (Left as they are where layers are scanned.)"""
+    if self.config.scan_layers or isinstance(params['blocks'], tuple):
+      return params
+    return params | {'blocks': tuple(_layer(params, i) for i in range(self.config.n_layers))}
+
+  def stack(self, params) -> dict:
+    """Undoes `unstack`."""
+    if not isinstance(params['blocks'], tuple):
+      return params
+    return params | {'blocks': jax.tree.map(lambda *leaves: jnp.stack(leaves), *params['blocks'])}
+
+  def _segments(self, tokens_BxT, head_B=None, index_B=None, document_BxT=None):
     """Address of each column: its segment's head token and its index in the segment, both from the tokens alone."""
     column_T = jnp.arange(tokens_BxT.shape[1])
     is_head = tokens_BxT >= self.n_content
     at_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
-    heads_BxT = jnp.where(at_BxT < 0, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1))
+    before_BxT = jnp.full_like(tokens_BxT, -1)  # the column before the first that a segment can begin in
+    if document_BxT is not None:
+      starts = document_BxT[:, 1:] != document_BxT[:, :-1]
+      before_BxT = jax.lax.cummax(jnp.pad(jnp.where(starts, column_T[:-1], -1), ((0, 0), (1, 0)), constant_values=-1), axis=1)
+    headless_BxT = at_BxT <= before_BxT
+    heads_BxT = jnp.where(headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1))
+    at_BxT = jnp.maximum(at_BxT, before_BxT)
     indices_BxT = column_T - at_BxT
     if head_B is not None:
       before = at_BxT < 0
@@ -228,16 +257,16 @@ class Model:
       indices_BxT = jnp.where(before, index_B[:, None] + column_T + 1, indices_BxT)
     return heads_BxT, jnp.minimum(indices_BxT, self.n_indices - 1)
 
-  def _run(self, params, tokens_BxT, valid_BxT, mask_BxTxS, column_T, cache: Cache | None, keep: bool):
+  def _run(self, params, tokens_BxT, columns: Columns, cache: Cache | None, keep: bool, document_BxT=None):
     """The layers on T columns; returns activations, the layers' caches where `keep`, and the columns' addresses."""
     cfg = self.config
     heads_BxT, indices_BxT = self._segments(
-        tokens_BxT, *((cache.segment_head, cache.segment_index) if cache is not None else ())
+        tokens_BxT, *((cache.segment_head, cache.segment_index) if cache is not None else (None, None)), document_BxT
     )
     x = self._ends.apply({'params': params['ends']}, tokens_BxT, heads_BxT, indices_BxT, method=Ends.embed)
 
     def block(p, x, layer_cache):
-      return Block(cfg).apply({'params': p}, x, valid_BxT, mask_BxTxS, column_T, layer_cache)
+      return Block(cfg).apply({'params': p}, x, columns, layer_cache)
 
     if cfg.remat and not keep:
       block = jax.checkpoint(block)
@@ -246,22 +275,37 @@ class Model:
       return x, (), (heads_BxT, indices_BxT)
     layers = []
     for i in range(cfg.n_layers):
-      p = jax.tree.map(lambda leaf: leaf[i], params['blocks'])
-      x, layer = block(p, x, cache.layers[i] if cache is not None else None)
+      x, layer = block(_layer(params, i), x, cache.layers[i] if cache is not None else None)
       layers.append(layer)
     return x, tuple(layers), (heads_BxT, indices_BxT)
 
   def _logits(self, params, x):
     return self._ends.apply({'params': params['ends']}, x, method=Ends.logits)
 
-  def _causal(self, tokens_BxT):
-    valid_BxT = tokens_BxT != self.pad
-    column_T = jnp.arange(tokens_BxT.shape[1])
-    return valid_BxT, (column_T[:, None] >= column_T) & valid_BxT[:, None, :], column_T
+  def _columns(self, document_BxT: jax.Array) -> Columns:
+    """Columns that see those of their own document, up to themselves. (Padding sees all documents, and nothing sees it.)"""
+    n = document_BxT.shape[1]
+    number_T = jnp.arange(n)
+    sees = lambda query, key: (key > 0) & ((query == key) | (query == 0))
+    before = lambda b: jnp.pad(document_BxT, ((0, 0), (b, 0)))[:, :n]
+    near_BxTxC = jnp.stack([sees(document_BxT, before(b)) for b in range(max(self.config.conv_width, 1))], axis=2)
+    visible = []
+    chunk = -(-n // max(1, round(n / (self.chunk or n))))
+    for first in range(0, n, chunk):
+      behind = min(first + chunk, n)
+      same = sees(document_BxT[:, first:behind, None], document_BxT[:, None, :behind])
+      visible.append(barrier(same & (number_T[first:behind, None] >= number_T[:behind])))
+    return Columns(document_BxT > 0, number_T, near_BxTxC, tuple(visible))
 
-  def apply(self, params, tokens_BxT: jax.Array, start: int = 0) -> jax.Array:
-    """float32 logits [B, T - start, V] of the token after each column from `start` on."""
-    x, _, _ = self._run(params, tokens_BxT, *self._causal(tokens_BxT), None, keep=False)
+  def apply(self, params, tokens_BxT: jax.Array, start: int = 0, document_BxT: jax.Array | None = None) -> jax.Array:
+    """float32 logits [B, T - start, V] of the token after each column from `start` on.
+
+    `document_BxT` int32: which of the documents packed into a row each column belongs to, 0 for padding; a document's
+    columns are neighbours and see nothing of other documents. None: one document a row.
+    """
+    if document_BxT is None:
+      document_BxT = (tokens_BxT != self.pad).astype(jnp.int32)
+    x, _, _ = self._run(params, tokens_BxT, self._columns(document_BxT), None, keep=False, document_BxT=document_BxT)
     return self._logits(params, x[:, start:])
 
   def prefill(self, params, tokens_BxP: jax.Array, capacity: int) -> tuple[jax.Array, Cache]:
@@ -269,8 +313,9 @@ class Model:
 
     Returns the logits [B, V] of the token after the prompt, and a cache with room for `capacity` columns in all.
     """
-    valid_BxP, mask, column_P = self._causal(tokens_BxP)
-    x, layers, (heads, indices) = self._run(params, tokens_BxP, valid_BxP, mask, column_P, None, keep=True)
+    valid_BxP = tokens_BxP != self.pad
+    columns = self._columns(valid_BxP.astype(jnp.int32))
+    x, layers, (heads, indices) = self._run(params, tokens_BxP, columns, None, keep=True)
     n = tokens_BxP.shape[1]
     room = lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, capacity - n), (0, 0)))
     layers = tuple(LayerCache(room(c.keys), room(c.values), c.tail) for c in layers)
@@ -283,9 +328,7 @@ class Model:
     tokens_Bx1 = token_B[:, None]
     valid_Bx1 = tokens_Bx1 != self.pad
     valid_BxS = jax.lax.dynamic_update_slice_in_dim(cache.valid, valid_Bx1, cache.column, axis=1)
-    column_1 = cache.column[None]
-    x, layers, (heads, indices) = self._run(
-        params, tokens_Bx1, valid_Bx1, valid_BxS[:, None], column_1, cache, keep=True
-    )
+    columns = Columns(valid_Bx1, cache.column[None], valid_Bx1[..., None], (barrier(valid_BxS[:, None]),))
+    x, layers, (heads, indices) = self._run(params, tokens_Bx1, columns, cache, keep=True)
     cache = Cache(layers, valid_BxS, cache.column + 1, heads[:, -1], indices[:, -1])
     return self._logits(params, x)[:, 0], cache

@@ -79,28 +79,35 @@ def below(bits: jax.Array, n: int) -> jax.Array:
   return (bits % jnp.uint32(n)).astype(jnp.int32)
 
 
-def random_strings(key: jax.Array, n: int, shortest: int, longest: int, task: TaskConfig) -> String:
-  """`n` strings (leading axis): lengths uniform in [shortest, longest], letters uniform."""
-  bits = jax.random.bits(key, (n, 1 + task.width))
+def random_strings(bits: jax.Array, shortest: int, longest: int, task: TaskConfig) -> String:
+  """Strings (leading axis n) from uint32[n, 1 + W] random bits: lengths uniform in [shortest, longest], letters uniform."""
   length_N = shortest + below(bits[:, 0], longest - shortest + 1)
   make = lambda letters_W, length: strings.make(letters_W, length, task.width)
   return jax.vmap(make)(below(bits[:, 1:], task.alphabet), length_N)
 
 
-def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry: bool = False) -> Problem:
+def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False) -> Problem:
   """P and D given S: draws inputs and the starting label, then runs the composition.
 
-  Where `dry`, the composition is not run: operands and results are random strings of any length.
+  Where `dry` (bool, or bool[] to choose at run time), the composition is not run: operands and results are random strings
+  of any length.
   """
-  first_label = below(jax.random.bits(jax.random.fold_in(key, 1)), task.n_labels)
-  inputs = random_strings(jax.random.fold_in(key, 0), 2, task.min_input, task.max_input, task)
-  if not dry:
-    return problem(composition, inputs, first_label, task)
   depth_cap = composition.routing.shape[0]
-  noise = random_strings(jax.random.fold_in(key, 2), 2 * depth_cap, 1, task.width, task)
+  n_strings = 2 if dry is False else 2 + 2 * depth_cap
+  # One draw for everything: on CPU a call of the generator costs as much as running a composition.
+  bits = jax.random.bits(key, (1 + n_strings, 1 + task.width))
+  first_label = below(bits[0, 0], task.n_labels)
+  inputs = random_strings(bits[1:3], task.min_input, task.max_input, task)
+  if dry is False:
+    return problem(composition, inputs, first_label, task)
+  noise = random_strings(bits[3:], 1, task.width, task)
   operands, results = (jax.tree.map(lambda x: x[i : i + depth_cap], noise) for i in (0, depth_cap))
   values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, results)
-  return Problem(composition, values, operands, jax.tree.map(lambda v: v[-1], values), first_label, jnp.bool_(True))
+  noisy = Problem(composition, values, operands, jax.tree.map(lambda v: v[-1], values), first_label, jnp.bool_(True))
+  if dry is True:
+    return noisy
+  golden = problem(composition, inputs, first_label, task)
+  return jax.tree.map(lambda a, b: jnp.where(dry, a, b), noisy, golden)
 
 
 class Posterior(NamedTuple):

@@ -20,6 +20,7 @@ from compgen_jax.task.vocab import TaskConfig
 
 POOLS = ('test', 'validation', 'sft', 'rl')
 _HASH_RANGE = 1 << 16
+_CANDIDATES = 8  # compositions drawn at a time where most lie outside the support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +165,9 @@ class Support:
     )
     return jnp.any((self.table.depth == composition.depth) & jnp.all(same_KxL | ~used, axis=1))
 
-  def _draw_modules(self, key: jax.Array, depth: jax.Array) -> Composition:
-    """Modules drawn uniformly for a composition of the given depth; it may lie outside the support."""
+  def _draw_modules(self, bits_2xL: jax.Array, depth: jax.Array) -> Composition:
+    """Modules drawn uniformly for a composition of the given depth, by random bits; it may lie outside the support."""
     routings, skills = map(jnp.asarray, self._allowed)
-    bits_2xL = jax.random.bits(key, (2, self.depth_cap))
     used = jnp.arange(self.depth_cap) < depth
     routing = jnp.where(used, routings[latent.below(bits_2xL[0], len(routings))], 0)
     skill = jnp.where(used, skills[latent.below(bits_2xL[1], len(skills))], 0)
@@ -178,16 +178,22 @@ class Support:
 
     (A finite support has an equal share of every depth, so there it is uniform over the table.)
     """
-    pick = jax.random.bits(jax.random.fold_in(key, 0))
     if self.table is not None:
-      row = latent.below(pick, self.table.depth.shape[0])
+      row = latent.below(jax.random.bits(key), self.table.depth.shape[0])
       return jax.tree.map(lambda x: jnp.asarray(x)[row], self.table)
-    depth = jnp.asarray(self.config.depths, jnp.int32)[latent.below(pick, len(self.config.depths))]
+    pick = jax.random.bits(jax.random.fold_in(key, 0))
+    return self._draw_member(key, jnp.asarray(self.config.depths, jnp.int32)[latent.below(pick, len(self.config.depths))])
+
+  def _draw_member(self, key: jax.Array, depth: jax.Array) -> Composition:
+    """One composition of a support without a table, uniform over those of the given depth (by rejection)."""
 
     def draw(state):
       i, _, _ = state
-      composition = self._draw_modules(jax.random.fold_in(key, i), depth)
-      return i + 1, composition, self._describes(composition)
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_CANDIDATES, 2, self.depth_cap))
+      candidates = jax.vmap(lambda b: self._draw_modules(b, depth))(bits)
+      fits = jax.vmap(self._describes)(candidates)
+      first = jnp.argmax(fits)
+      return i + 1, jax.tree.map(lambda x: x[first], candidates), fits[first]
 
     none = jnp.zeros((self.depth_cap,), jnp.int32)
     start = (jnp.int32(1), Composition(depth, none, none), jnp.bool_(False))
@@ -195,22 +201,16 @@ class Support:
 
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
     """`n` compositions of one of the support's depths, with arrays of `cap` steps (leading axis n)."""
-    table = self.table
-    if table is not None:
-      rows = np.flatnonzero(table.depth == depth)
-      table = jax.tree.map(lambda x: x[rows], table)
-    one_depth = dataclasses.replace(self, config=dataclasses.replace(self.config, depths=(depth,)), table=table)
-    draw = lambda k: _with_cap(one_depth.sample_composition(k), cap)
-    return jax.jit(jax.vmap(draw))(jax.random.split(key, n))
+    keys = jax.random.split(key, n)
+    if self.table is None:
+      return _draw_members(self, keys, jnp.int32(depth), cap)
+    rows = np.flatnonzero(self.table.depth == depth)
+    one_depth = dataclasses.replace(self, table=jax.tree.map(lambda x: x[rows], self.table))
+    return jax.vmap(lambda k: with_cap(one_depth.sample_composition(k), cap))(keys)
 
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
-    return jax.jit(jax.vmap(lambda c: self.contains(_with_cap(c, max(self.depth_cap, c.routing.shape[0])))))(compositions)
-
-  def sample(self, key: jax.Array) -> latent.Problem:
-    """One problem (S from the support, then P and D): see `latent.sample`."""
-    composition = self.sample_composition(jax.random.fold_in(key, 0))
-    return latent.sample(jax.random.fold_in(key, 1), composition, self.task, self.config.dry)
+    return _contains_all(self, compositions)
 
 
 def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
@@ -253,10 +253,24 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
   return dataclasses.replace(whole, table=table)
 
 
+# Compiled once per support, not once per call.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _draw_members(support: Support, keys: jax.Array, depth: jax.Array, cap: int) -> Composition:
+  return jax.vmap(lambda k: with_cap(support._draw_member(k, depth), cap))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _contains_all(support: Support, compositions: Composition) -> jax.Array:
+  return jax.vmap(lambda c: support.contains(with_cap(c, max(support.depth_cap, c.routing.shape[0]))))(compositions)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _probe(support: Support, key: jax.Array, depth: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
   """`n` candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
-  composition = jax.vmap(lambda k: support._draw_modules(k, depth))(jax.random.split(key, n))
+  bits = jax.random.bits(key, (n, 2, support.depth_cap))
+  composition = jax.vmap(lambda b: support._draw_modules(b, depth))(bits)
   rows = jnp.concatenate([composition.depth[:, None], composition.routing, composition.skill], axis=1)
   return rows, jax.vmap(support._describes)(composition)
 
@@ -268,7 +282,7 @@ def overlap(trained: Support, evaluated: Support, n: int = 4096) -> float:
   return float(jnp.mean(trained.contains_all(compositions) & (compositions.depth > 1)))
 
 
-def _with_cap(composition: Composition, cap: int) -> Composition:
+def with_cap(composition: Composition, cap: int) -> Composition:
   """The composition with its arrays cut or zero-filled to `cap` steps (its depth says whether it still fits)."""
   fit = lambda x: jnp.pad(x, (0, max(0, cap - x.shape[0])))[: max(cap, 1)]
   return Composition(composition.depth, fit(composition.routing), fit(composition.skill))
