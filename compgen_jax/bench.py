@@ -2,8 +2,8 @@
 
   launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer]
 
-Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step against
-width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch (extra `peer`).
+Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
+against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch (extra `peer`).
 """
 
 import dataclasses
@@ -52,17 +52,17 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
       taken -= by_name[shape, 'prefill'].program.median
     gflops = part.flops / taken / 1e9
     entries.append(
-        dict(part=part.part, shape=shape, per_second=part.units / taken, unit=part.unit, useful_per_second=part.useful / taken,
-             useful_share=part.useful / part.units, gflops=gflops, share_of_peak=gflops / peak,
+        dict(part=part.part, shape=shape, per_second=part.units / taken, unit=part.unit,
+             useful_per_second=part.useful / taken, useful_share=part.useful / part.units, gflops=gflops, share_of_peak=gflops / peak,
              milliseconds=1e3 * taken / part.calls, compile_s=part.program.compile_s, peak_mb=part.program.peak_mb)
     )  # fmt: skip
   table = {(e['shape'], e['part']): e for e in entries}
   for shape in dict.fromkeys(e['shape'] for e in entries):
-    step, generate = table[shape, 'sft_step'], table[shape, 'generate']
+    step, generate, decode = (table[shape, part] for part in ('sft_step', 'generate', 'decode'))
     generate['share_of_sft_step'] = config.sft.batch / generate['per_second'] / (step['milliseconds'] / 1e3)
-    table[shape, 'decode']['tokens_per_forward_token'] = table[shape, 'decode']['per_second'] / table[shape, 'sft_forward']['per_second']
-  return dict(matmul_peak_gflops=peak, rows=entries, breakdown=_breakdown(pieces, by_name, n_seeds), dtype=config.model.dtype,
-              hardware=platform.hardware(), command=summary.command(), commit=summary.commit(), repeats=repeats)  # fmt: skip
+    decode['tokens_per_forward_token'] = decode['per_second'] / table[shape, 'sft_forward']['per_second']
+  return dict(matmul_peak_gflops=peak, rows=entries, breakdown=_breakdown(pieces, by_name, n_seeds),
+              dtype=config.model.dtype, hardware=platform.hardware(), command=summary.command(), commit=summary.commit(), repeats=repeats)  # fmt: skip
 
 
 def _breakdown(pieces: dict, by_name: dict, n_seeds: int) -> dict[str, Any]:
@@ -71,12 +71,16 @@ def _breakdown(pieces: dict, by_name: dict, n_seeds: int) -> dict[str, Any]:
   ms = {name: 1e3 * p.median for name, p in pieces.items()}
   step = {part: 1e3 * by_name[shape, part].program.median / by_name[shape, part].calls for part in ('sft_step', 'rl_step')}
   calls = by_name[shape, 'sft_step'].calls
-  sft_learn = step['sft_step'] - ms['sft.sample+pack'] - ms['update']
-  rl_learn = step['rl_step'] - ms['rl.explore'] - ms['update']
   return dict(
       shape=shape,
-      sft_step=dict(sample=ms['sft.sample'], pack=ms['sft.sample+pack'] - ms['sft.sample'], gradient=sft_learn, update=ms['update']),
-      rl_step=dict(sample=ms['rl.sample'], rollout_and_verify=ms['rl.explore'] - ms['rl.sample'], gradient=rl_learn, update=ms['update']),
+      sft_step=dict(
+          sample=ms['sft.sample'], pack=ms['sft.sample+pack'] - ms['sft.sample'],
+          gradient=step['sft_step'] - ms['sft.sample+pack'] - ms['update'], update=ms['update'],
+      ),
+      rl_step=dict(
+          sample=ms['rl.sample'], rollout_and_verify=ms['rl.explore'] - ms['rl.sample'],
+          gradient=step['rl_step'] - ms['rl.explore'] - ms['update'], update=ms['update'],
+      ),
       rl_rollout_share=ms['rl.explore'] / step['rl_step'],
       seeds=n_seeds,
       sft_step_over_one_seed=ms['sft_step of all seeds'] / calls / step['sft_step'],
@@ -91,15 +95,16 @@ def text(result: dict[str, Any]) -> str:
   for e in result['rows']:
     share = f'{100 * e["share_of_peak"]:7.1f}%' if e['gflops'] else '       -'
     lines.append(
-        f'{e["part"]:12} {e["shape"]:8} {e["per_second"]:12,.0f}  {e["unit"]:9} {100 * e["useful_share"]:9.0f}% {e["gflops"]:8.1f} '
-        f'{share} {e["milliseconds"]:10.1f} {e["compile_s"]:10.1f} {e["peak_mb"]:9.0f}'
+        f'{e["part"]:12} {e["shape"]:8} {e["per_second"]:12,.0f}  {e["unit"]:9} {100 * e["useful_share"]:9.0f}% '
+        f'{e["gflops"]:8.1f} {share} {e["milliseconds"]:10.1f} {e["compile_s"]:10.1f} {e["peak_mb"]:9.0f}'
         + (f'   {100 * e["share_of_sft_step"]:.1f} % of an SFT step' if 'share_of_sft_step' in e else '')
         + (f'   {e["tokens_per_forward_token"]:.2f} of the tokens of sft_forward' if 'tokens_per_forward_token' in e else '')
     )
   b = result['breakdown']
   for step in ('sft_step', 'rl_step'):
     parts = ', '.join(f'{name.replace("_", " ")} {ms:.1f} ms' for name, ms in b[step].items())
-    lines.append(f'\n{step} at {b["shape"]}: {parts}; {b["seeds"]} seeds take {b[f"{step}_over_one_seed"]:.2f} times as long as one')
+    seeds = f'{b["seeds"]} seeds take {b[f"{step}_over_one_seed"]:.2f} times as long as one'
+    lines.append(f'\n{step} at {b["shape"]}: {parts}; {seeds}')
   lines.append(f'rollouts (sampling and judging) are {100 * b["rl_rollout_share"]:.0f} % of rl_step')
   for peer in result.get('peer', ()):
     lines.append(

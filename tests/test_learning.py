@@ -472,6 +472,24 @@ def test_problems_depend_on_their_row_alone():
   assert len({row.tobytes() for row in np.asarray(whole[1].prompt)}) == 8
 
 
+def test_the_company_of_a_row_changes_nothing(half_trained):
+  """Catches rows that come back in the order in which they were worked off, and samples that depend on it."""
+  setup = dataclasses.replace(RL_SETUP, rollout_rows=4)
+
+  @quick_jit
+  def attempt(length_B):
+    ids, problems, rendered = state_lib.sample_problems(KEY, setup)
+    more = dict(n_tokens=rendered.trace.shape[1], temperature=1.0)
+    return rendered.trace_length, exploration.attempt(setup, half_trained, problems, rendered.prompt, KEY, ids, length_B, **more)
+
+  n = sum(source.rows for source in setup.sources)
+  lengths, (plain, plain_verdict) = attempt(jnp.zeros((n,), jnp.int32))
+  assert np.any(np.diff(lengths) < 0)
+  _, (sorted_, sorted_verdict) = attempt(lengths)
+  np.testing.assert_array_equal(sorted_.tokens, plain.tokens)
+  jax.tree.map(np.testing.assert_array_equal, sorted_verdict, plain_verdict)
+
+
 # Rows, blocks and updates -------------------------------------------------------------------------------------
 
 
@@ -486,7 +504,7 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
     zeros = jnp.zeros((5,), jnp.int32)
     return jnp.arange(5), None, Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0)
 
-  def attempt(setup, params, problems, prompts, key, row_ids, *, n_tokens, temperature):
+  def attempt(setup, params, problems, prompts, key, row_ids, lengths, *, n_tokens, temperature):
     ids.extend(row_ids.tolist())
     tokens = jnp.zeros((len(row_ids), n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0

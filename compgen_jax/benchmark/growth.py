@@ -46,7 +46,8 @@ def draw(result: dict[str, Any], path: pathlib.Path) -> None:
     points = [point for point in result['growth'] if point['axis'] == axis]
     x = [point['value'] for point in points]
     for name, colour, label in (('milliseconds', '#1f5fa8', 'SFT step'), ('compile_s', '#b0661b', 'compiling it')):
-      panel.plot(x, [p[name] / points[0][name] for p in points], 'o-', color=colour, markersize=4, linewidth=1.6, label=label)
+      times = [point[name] / points[0][name] for point in points]
+      panel.plot(x, times, 'o-', color=colour, markersize=4, linewidth=1.6, label=label)
     panel.plot(x, [v / x[0] for v in x], '--', color='#999999', linewidth=1, label='proportional')
     panel.set(xscale='log', yscale='log', title=axis)
     panel.set_xticks(x, [f'{v:g}' for v in x])

@@ -1,7 +1,7 @@
 """The same SFT step in PyTorch, the way it would be written there: what a JAX codebase has to be worth.
 
 Same parameters, same loss (checked), same problems, padded on the right to the longest of the batch; attention by
-`scaled_dot_product_attention`, AdamW in its fused form. It gets its batch for free, where our step samples and packs its own.
+`scaled_dot_product_attention`, AdamW in its fused form. It gets its batch for free; our step samples and packs its own.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
   torch.set_num_threads(platform.cores())
   out = []
   for d_model, n_layers in shapes:
-    work = Workload(at_shape(config, d_model, n_layers, model__positions='segment', model__conv_width=4, model__tied=True), 512)
+    written_there = dict(model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32')
+    work = Workload(at_shape(config, d_model, n_layers, **written_there), rows=512)
     batch, loss = _batch(work)
     steps = {what: _step(torch, work, batch, loss, compiled=what == 'compiled') for what in ('eager', 'compiled')}
     ours = work.step('sft')
@@ -48,8 +49,8 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
           step()
         taken[what].append((time.perf_counter() - started) / STEPS)
     out += [
-        dict(shape=f'd{d_model}x{n_layers}', what=f'PyTorch {torch.__version__}, {what}', milliseconds=1e3 * statistics.median(seconds),
-             ours_milliseconds=1e3 * ours.median / STEPS)
+        dict(shape=f'd{d_model}x{n_layers}', what=f'PyTorch {torch.__version__}, {what}',
+             milliseconds=1e3 * statistics.median(seconds), ours_milliseconds=1e3 * ours.median / STEPS)
         for what, seconds in taken.items()
     ]  # fmt: skip
   return out
@@ -113,7 +114,7 @@ def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, 
 
   optimizer = torch.optim.AdamW(jax.tree.leaves(params), lr=1e-4, fused=True)
   loss = torch.compile(loss) if compiled else loss
-  found = float(loss(params, data))
+  found = loss(params, data).item()
   assert abs(found - our_loss) < 1e-3 * our_loss, f'PyTorch computes another loss: {found} against {our_loss}'
 
   def step():

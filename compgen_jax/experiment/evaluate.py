@@ -60,16 +60,18 @@ def _problems(key: jax.Array, compositions: Composition, task: TaskConfig, depth
 
 
 @functools.partial(jax.jit, static_argnames=('setup', 'n_tokens'))
-def _judge(params, prompts_BxP, problems: Problem, key, temperature, setup: Setup, n_tokens: int) -> tuple[Rollout, Verdict]:
+def _judge(
+    params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
+) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
-  def mine(params, prompts, problems, key, temperature):
+  def mine(params, prompts, problems, length_B, key, temperature):
     ids = setup.row_ids(0, prompts_BxP.shape[0])
     take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
     rows = take(problems), take(prompts)
-    return attempt(setup, params, *rows, key, ids, n_tokens=n_tokens, temperature=temperature)
+    return attempt(setup, params, *rows, key, ids, take(length_B), n_tokens=n_tokens, temperature=temperature)
 
-  return on_every_device(mine, setup, row_outputs=True)(params, prompts_BxP, problems, key, temperature)
+  return on_every_device(mine, setup, row_outputs=True)(params, prompts_BxP, problems, length_B, key, temperature)
 
 
 class Evaluator:
@@ -106,9 +108,9 @@ class Evaluator:
     problems, rendered = self.problems[split, depth]
     n = self._config.eval.problems
     pick = lambda x: jnp.repeat(x[: -(-n // repeat)], repeat, axis=0)[:n]
-    problems, prompts = jax.tree.map(pick, problems), pick(rendered.prompt)
+    problems, prompts, lengths = jax.tree.map(pick, (problems, rendered.prompt, rendered.trace_length))
     n_tokens = rendered.trace.shape[1] + SLACK
-    return _judge(params, prompts, problems, self._key if key is None else key, temperature, self._setup, n_tokens)
+    return _judge(params, prompts, problems, lengths, self._key if key is None else key, temperature, self._setup, n_tokens)
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
     """Evaluates parameters with a leading seed axis; `final` adds modules and pass@k and takes all splits."""

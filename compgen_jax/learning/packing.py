@@ -2,7 +2,7 @@
 
 Examples differ in length by a factor of three and more. They are laid into rows of a fixed width, whole and one behind the
 other (first fit, longest first, within groups: at most about 11/9 of the fewest rows possible, Johnson 1973); `Model.apply`
-keeps them apart by their document numbers. Rows that stay empty come last, and a loop over blocks of rows does not reach them.
+keeps them apart by their document numbers. Rows that stay empty come last; a loop over blocks of rows does not reach them.
 
 Shape letters: B examples, P prompt columns, C trace columns, T columns of an example, N packed rows, W their width.
 """
@@ -66,7 +66,8 @@ def pack(columns: dict[str, jax.Array], first_B: jax.Array, length_B: jax.Array,
   column_X = cell_X - start_X
   owned_X = (example_X >= 0) & (column_X < length_B[example_X])
   source_X = example_X * n_columns + first_B[example_X] + column_X
-  fill = lambda a: jnp.where(owned_X, a.reshape(-1)[jnp.where(owned_X, source_X, 0)], jnp.zeros((), a.dtype)).reshape(-1, width)
+  source_X = jnp.where(owned_X, source_X, 0)
+  fill = lambda a: jnp.where(owned_X, a.reshape(-1)[source_X], jnp.zeros((), a.dtype)).reshape(-1, width)
   document_NxW = jnp.where(owned_X, example_X + 1, 0).reshape(-1, width)
   return Packed(jax.tree.map(fill, columns), document_NxW, jnp.sum(used_R).astype(jnp.int32))
 

@@ -71,11 +71,17 @@ def rollout(
     write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, i * segment, axis=0)
     return i + 1, carry, jax.tree.map(write, out, columns)
 
+  # Every step reads the whole cache, so the second half of the columns gets its room when it is reached.
+  half = -(-n_segments // 2)
   params = model.unstack(params)
-  logits_BxV, cache = model.prefill(params, prompts_BxP, n_prompt + n_segments * segment)
+  logits_BxV, cache = model.prefill(params, prompts_BxP, n_prompt + half * segment)
   shape = (n_segments * segment, n_rows)
   out = (jnp.full(shape, model.pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
   state = (jnp.int32(0), (logits_BxV, cache, jnp.zeros((n_rows,), bool)), out)
-  unfinished = lambda state: (state[0] < n_segments) & ~jnp.all(state[1][2])
-  _, _, out = jax.lax.while_loop(unfinished, run_segment, state)
+  for until in sorted({half, n_segments}):
+    i, (logits_BxV, cache, done_B), out = state
+    state = i, (logits_BxV, model.extend(cache, n_prompt + until * segment), done_B), out
+    unfinished = lambda state: (state[0] < until) & ~jnp.all(state[1][2])
+    state = jax.lax.while_loop(unfinished, run_segment, state)
+  out = state[2]
   return Rollout(*(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out))

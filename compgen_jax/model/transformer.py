@@ -89,7 +89,8 @@ class Columns(NamedTuple):
 
   `valid` bool[B, T]: no padding. `number` int32[T]: the column's number in its row. `near` bool[B, T, C]: whether the
   column b < C before it is of the same document. `visible`: the attention mask as `kernels.barrier`,
-  float32[B, queries, keys], in pieces: queries in their order, and as many keys, from the first on, as the last of them can reach.
+  float32[B, queries, keys], in pieces: queries in their order, and as many keys, from the first on, as the last of them
+  can reach.
   """
 
   valid: jax.Array
@@ -200,8 +201,8 @@ class Model:
 
   `n_content`: token ids below it are content, all others start a segment. `n_indices`: distinct indices in a segment.
   `pad`: the token that stands for no token; columns that hold it are invisible, wherever they are.
-  `chunk`: about how many queries are attended for together, 0 all at once; a chunk does not look at columns that no causal mask
-  would let it see, so small ones save work (and large ones are what an accelerator wants).
+  `chunk`: about how many queries are attended for together, 0 all at once; a chunk does not look at columns that no causal
+  mask would let it see, so small ones save work (and large ones are what an accelerator wants).
   """
 
   config: ModelConfig
@@ -245,8 +246,8 @@ class Model:
     at_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
     before_BxT = jnp.full_like(tokens_BxT, -1)  # the column before the first that a segment can begin in
     if document_BxT is not None:
-      starts = document_BxT[:, 1:] != document_BxT[:, :-1]
-      before_BxT = jax.lax.cummax(jnp.pad(jnp.where(starts, column_T[:-1], -1), ((0, 0), (1, 0)), constant_values=-1), axis=1)
+      last_BxT = jnp.where(document_BxT[:, 1:] != document_BxT[:, :-1], column_T[:-1], -1)  # of a document
+      before_BxT = jax.lax.cummax(jnp.pad(last_BxT, ((0, 0), (1, 0)), constant_values=-1), axis=1)
     headless_BxT = at_BxT <= before_BxT
     heads_BxT = jnp.where(headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1))
     at_BxT = jnp.maximum(at_BxT, before_BxT)
@@ -316,12 +317,15 @@ class Model:
     valid_BxP = tokens_BxP != self.pad
     columns = self._columns(valid_BxP.astype(jnp.int32))
     x, layers, (heads, indices) = self._run(params, tokens_BxP, columns, None, keep=True)
-    n = tokens_BxP.shape[1]
-    room = lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, capacity - n), (0, 0)))
-    layers = tuple(LayerCache(room(c.keys), room(c.values), c.tail) for c in layers)
-    valid_BxS = jnp.pad(valid_BxP, ((0, 0), (0, capacity - n)))
-    cache = Cache(layers, valid_BxS, jnp.int32(n), heads[:, -1], indices[:, -1])
-    return self._logits(params, x[:, -1:])[:, 0], cache
+    cache = Cache(layers, valid_BxP, jnp.int32(tokens_BxP.shape[1]), heads[:, -1], indices[:, -1])
+    return self._logits(params, x[:, -1:])[:, 0], self.extend(cache, capacity)
+
+  def extend(self, cache: Cache, capacity: int) -> Cache:
+    """The cache with room for `capacity` columns in all (at least as many as it has room for)."""
+    more = capacity - cache.valid.shape[1]
+    room = lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, more), (0, 0)))
+    layers = tuple(LayerCache(room(c.keys), room(c.values), c.tail) for c in cache.layers)
+    return cache._replace(layers=layers, valid=jnp.pad(cache.valid, ((0, 0), (0, more))))
 
   def decode_step(self, params, cache: Cache, token_B: jax.Array) -> tuple[jax.Array, Cache]:
     """Writes one token per row into the cache; returns the logits [B, V] of the next, and the cache."""
