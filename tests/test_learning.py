@@ -480,7 +480,7 @@ def test_the_company_of_a_row_changes_nothing(half_trained):
   def attempt(length_B):
     ids, problems, rendered = state_lib.sample_problems(KEY, setup)
     more = dict(n_tokens=rendered.trace.shape[1], temperature=1.0)
-    return rendered.trace_length, exploration.attempt(setup, half_trained, problems, rendered.prompt, KEY, ids, length_B, **more)
+    return rendered.trace_length, exploration.attempt(setup, half_trained, problems, rendered.prompt, KEY, 2 * ids[:, None] + jnp.arange(2), length_B, **more)
 
   n = sum(source.rows for source in setup.sources)
   lengths, (plain, plain_verdict) = attempt(jnp.zeros((n,), jnp.int32))
@@ -505,8 +505,8 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
     return jnp.arange(5), None, Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0)
 
   def attempt(setup, params, problems, prompts, key, row_ids, lengths, *, n_tokens, temperature):
-    ids.extend(row_ids.tolist())
-    tokens = jnp.zeros((len(row_ids), n_tokens), jnp.int32)
+    ids.extend(row_ids.reshape(-1).tolist())
+    tokens = jnp.zeros((row_ids.size, n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0
     return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0), Verdict(ok, ok, ok, ok[:, None], ok[:, None])
 

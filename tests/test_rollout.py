@@ -165,6 +165,17 @@ def test_segments_do_not_show(segment):
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
 
 
+def test_samples_of_a_prompt_share_its_prefill():
+  """Catches samples that get another prompt's cache: three samples of a prompt are those of the prompt written three times."""
+  once, ids = prompts()[:4], jnp.arange(12)
+  run = lambda p: quick_jit(lambda: rollout(
+      MODEL, models.params(MODEL), p, jax.random.key(0), ids, n_tokens=TOKENS, end=END, temperature=1.0
+  ))()  # fmt: skip
+  got, want = run(once), run(np.repeat(once, 3, axis=0))
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  assert len({row.tobytes() for row in np.asarray(got.tokens)}) > 4
+
+
 class EndsOnTime(Model):
   """Row i's token number ends_at[i] is `end` for certain, and no token before; it counts the decode steps it runs."""
 

@@ -69,7 +69,7 @@ def _judge(
     ids = setup.row_ids(0, prompts_BxP.shape[0])
     take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
     rows = take(problems), take(prompts)
-    return attempt(setup, params, *rows, key, ids, take(length_B), n_tokens=n_tokens, temperature=temperature)
+    return attempt(setup, params, *rows, key, ids[:, None], take(length_B), n_tokens=n_tokens, temperature=temperature)
 
   return on_every_device(mine, setup, row_outputs=True)(params, prompts_BxP, problems, length_B, key, temperature)
 

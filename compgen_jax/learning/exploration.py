@@ -20,41 +20,42 @@ class Exploration(NamedTuple):
 
 
 def attempt(
-    setup: Setup, params, problems: Problem, prompts_BxP: jax.Array, key: jax.Array, row_ids: jax.Array,
-    length_B: jax.Array, *, n_tokens: int, temperature: float | jax.Array,
+    setup: Setup, params, problems: Problem, prompts_QxP: jax.Array, key: jax.Array, row_id_QxG: jax.Array,
+    length_Q: jax.Array, *, n_tokens: int, temperature: float | jax.Array,
 ) -> tuple[Rollout, Verdict]:  # fmt: skip
-  """One sampled trace per row and what it gets right, `setup.rollout_rows` rows at a time.
+  """G sampled traces of each of Q problems and what they get right (leading axis Q * G), `setup.rollout_rows` at a time.
 
-  A block of rows is sampled until its last row ends, so rows whose golden traces are about as long (`length_B` int32) share
-  one. (A row's sample depends on its id, not on its block.)
+  A block of rows is sampled until its last row ends, so problems whose golden traces are about as long (`length_Q` int32)
+  share one. (A sample depends on its id, not on its block.)
   """
+  n_prompts, group = row_id_QxG.shape
 
   def block(rows):
     problems, prompts, ids = rows
     sampled = rollout(
-        setup.model, params, prompts, key, ids, n_tokens=n_tokens, end=setup.task.end, temperature=temperature
+        setup.model, params, prompts, key, ids.reshape(-1), n_tokens=n_tokens, end=setup.task.end, temperature=temperature
     )
+    problems = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), problems)
     return sampled, jax.vmap(lambda p, t: verify(p, t, setup.task))(problems, sampled.tokens)
 
-  order_B = jnp.argsort(length_B)
-  rows = jax.tree.map(lambda x: x[order_B], (problems, prompts_BxP, row_ids))
-  out = jax.lax.map(block, in_blocks(rows, setup.rollout_rows))
-  back_B = jnp.argsort(order_B)
-  return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:])[back_B], out)
+  order_Q = jnp.argsort(length_Q)
+  rows = jax.tree.map(lambda x: x[order_Q], (problems, prompts_QxP, row_id_QxG))
+  out = jax.lax.map(block, in_blocks(rows, -(-setup.rollout_rows // group)))
+  back_Q = jnp.argsort(order_Q)
+  in_order = lambda x: x.reshape((n_prompts, group) + x.shape[2:])[back_Q].reshape((-1,) + x.shape[2:])
+  return jax.tree.map(in_order, out)
 
 
 def explore(setup: Setup, params, key: jax.Array, *, group: int, temperature: float) -> Exploration:
   """Samples `group` traces for each prompt of this device's part of the batch, over all sources."""
   data_key, sample_key = jax.random.split(key)
-  ids, problems, rendered = sample_problems(data_key, setup)
-  repeated = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), (problems, rendered.prompt, rendered.trace_length))
-  problems, prompts, lengths = repeated
-  sample_ids = (ids[:, None] * group + jnp.arange(group)).reshape(-1)
-  n_tokens = rendered.trace.shape[1]
+  ids_Q, problems, rendered = sample_problems(data_key, setup)
+  row_id_QxG = ids_Q[:, None] * group + jnp.arange(group)
   sampled, verdict = attempt(
-      setup, params, problems, prompts, sample_key, sample_ids, lengths, n_tokens=n_tokens, temperature=temperature
-  )
-  return Exploration(prompts, sampled, verdict)
+      setup, params, problems, rendered.prompt, sample_key, row_id_QxG, rendered.trace_length,
+      n_tokens=rendered.trace.shape[1], temperature=temperature,
+  )  # fmt: skip
+  return Exploration(jnp.repeat(rendered.prompt, group, axis=0), sampled, verdict)
 
 
 def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:

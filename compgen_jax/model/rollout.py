@@ -25,7 +25,7 @@ class Rollout(NamedTuple):
 def rollout(
     model: Model,
     params,
-    prompts_BxP: jax.Array,
+    prompts_QxP: jax.Array,
     key: jax.Array,
     row_id_B: jax.Array,
     *,
@@ -34,21 +34,21 @@ def rollout(
     temperature: float | jax.Array,
     segment: int = 8,
 ) -> Rollout:
-  """Samples up to `n_tokens` tokens after each prompt.
+  """Samples up to `n_tokens` tokens after each prompt, B / Q times (neighbours in the result).
 
   Args:
     model: the model.
     params: its parameters.
-    prompts_BxP: int32, padded on the left.
+    prompts_QxP: int32, padded on the left; each is run once, whatever the number of its samples.
     key: randomness of this call.
-    row_id_B: int32, global example indices.
+    row_id_B: int32, global example indices of the samples.
     n_tokens: C, the columns of the result.
     end: the token that finishes a row.
     temperature: of sampling, may be traced; 0 takes the most probable token.
     segment: scan steps between two looks at whether every row is done.
   """
   n_segments = -(-n_tokens // segment)
-  n_rows, n_prompt = prompts_BxP.shape
+  n_rows, n_prompt = row_id_B.shape[0], prompts_QxP.shape[1]
   row_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
 
   def draw(logits_BxV, t):
@@ -74,7 +74,9 @@ def rollout(
   # Every step reads the whole cache, so the second half of the columns gets its room when it is reached.
   half = -(-n_segments // 2)
   params = model.unstack(params)
-  logits_BxV, cache = model.prefill(params, prompts_BxP, n_prompt + half * segment)
+  logits_QxV, cache = model.prefill(params, prompts_QxP, n_prompt + half * segment)
+  for_each_sample = lambda x: jnp.repeat(x, n_rows // prompts_QxP.shape[0], axis=0) if x.ndim else x
+  logits_BxV, cache = jax.tree.map(for_each_sample, (logits_QxV, cache))
   shape = (n_segments * segment, n_rows)
   out = (jnp.full(shape, model.pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
   state = (jnp.int32(0), (logits_BxV, cache, jnp.zeros((n_rows,), bool)), out)
