@@ -9,7 +9,7 @@ import pytest
 
 import compgen_jax
 from compgen_jax.config import ConfigError, from_config_dict
-from compgen_jax.experiment import stages
+from compgen_jax.experiment import platform, stages
 from compgen_jax.experiment.evaluate import LeakError, pass_at_k, wilson
 from compgen_jax.experiment.files import open_workdir
 from configs import default
@@ -88,8 +88,10 @@ def test_evaluating_more_often_changes_no_training(finished, tmp_path):
   assert _params(tmp_path / 'w', 'rl')['loss'] == pytest.approx(_params(workdir, 'rl')['loss'], rel=1e-3)
 
 
-def test_several_seeds_in_one_program(finished, tmp_path):
-  """A vmapped seed that is not the run it stands for, or seeds that are all the same."""
+@pytest.mark.parametrize('side_by_side', [False, True])
+def test_several_seeds_in_one_program(finished, tmp_path, monkeypatch, side_by_side):
+  """A seed of several that is not the run it stands for, or seeds that are all the same."""
+  monkeypatch.setattr(platform, 'vmap_seeds', lambda: side_by_side)
   _, rows = finished
   both = compgen_jax.run(tiny(seeds=(0, 1)), tmp_path / 'w')
   assert {r['seed'] for r in both} == {0, 1}

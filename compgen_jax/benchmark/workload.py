@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from compgen_jax import config as config_lib
@@ -18,7 +19,7 @@ from compgen_jax.benchmark.timing import Program, program
 from compgen_jax.config import Config
 from compgen_jax.experiment import run, stages
 from compgen_jax.learning import exploration
-from compgen_jax.learning.state import Setup, Source, in_blocks, on_every_device, sample_problems, update
+from compgen_jax.learning.state import Source, in_blocks, on_every_device, sample_problems, update
 from compgen_jax.model.transformer import Model
 from compgen_jax.task.verify import verify
 
@@ -103,7 +104,7 @@ class Workload:
       return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), out)
 
     part = self._on_devices(generate, self.key)
-    assert bool(jnp.all(part.call()[1])), 'a golden trace did not pass verification'
+    assert np.all(jax.device_get(part.call()[1])), 'a golden trace did not pass verification'
     return Part('generate', part, 'problems', PROBLEMS, PROBLEMS, 0.0)
 
   def step(self, name: str) -> Program:
@@ -216,8 +217,9 @@ class Workload:
       return jnp.stack([worked, jnp.sum(rows['document'] > 0)])[None]
 
     count = jax.jit(on_every_device(count, self.base, row_outputs=True))
-    counts = [count(jax.random.fold_in(self.key, i)) for i in range(16)]
-    worked, useful = sum(jnp.sum(c, axis=0) for c in counts) / len(counts)
+    # To the host one by one: sums over devices in flight at the same time can wait for each other for ever on CPU.
+    counts = [jax.device_get(count(jax.random.fold_in(self.key, i))) for i in range(16)]
+    worked, useful = np.mean([np.sum(c, axis=0) for c in counts], axis=0)
     shape = jax.eval_shape(on_every_device(lambda key: rows_of(key)[0]['document'], self.base, True), self.key)
     return float(worked), float(useful), shape.shape[1]
 

@@ -44,6 +44,11 @@ def division_of_work(d_model: int, block_rows: int) -> Work:
   return Work(row_columns=256, block_rows=block_rows or 256, rollout_rows=0, chunk=0)
 
 
+def vmap_seeds() -> bool:
+  """Whether several seeds run side by side. A CPU runs them one after the other: side by side they leave its cache."""
+  return jax.default_backend() != 'cpu'
+
+
 def hardware() -> str:
   """One line on what this process runs on."""
   devices = jax.devices()

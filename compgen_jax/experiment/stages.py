@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.config import Config
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, platform
 from compgen_jax.experiment.checkpoint import CheckpointError, StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import Progress, say
@@ -52,8 +52,9 @@ def build(name: str, config: Config, base: Setup, supports: dict[str, Support], 
   peak = stage.lr_scale * section.lr
   learning_rate = optimizer.schedule(peak, section.warmup, stage.steps, section.schedule)
   tx = optimizer.make(config.optimizer, section.optimizer, learning_rate)
+  n_seeds = len(config.all_seeds) if platform.vmap_seeds() else 1
   sources = tuple(Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name)))
-  return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources, n_seeds=len(config.all_seeds)), workdir / 'stages' / name)
+  return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources, n_seeds=n_seeds), workdir / 'stages' / name)
 
 
 def step_function(stage: Stage) -> Callable:
@@ -68,10 +69,12 @@ def step_function(stage: Stage) -> Callable:
       return lambda state, key, parent: rejection.step(state, key, setup, config.rft, parent)
 
 
-def over_seeds(f: Callable, n: int) -> Callable:
-  """`f` on arguments with a leading seed axis of length n (a single seed is not worth a batched program)."""
-  if n > 1:
+def over_seeds(f: Callable, n: int, side_by_side: bool) -> Callable:
+  """`f` on arguments with a leading seed axis of length n, by `vmap` or one after the other in the same program."""
+  if n > 1 and side_by_side:
     return jax.vmap(f, axis_name=SEEDS)
+  if n > 1:
+    return lambda *args: jax.lax.map(lambda args: f(*args), args)
   first = lambda tree: jax.tree.map(lambda x: x[0], tree)
   return lambda *args: jax.tree.map(lambda x: x[None], f(*map(first, args)))
 
@@ -83,7 +86,7 @@ def updates(stage: Stage) -> Callable:
   one `shard_map`: devices meet only where a step sums over the batch.
   """
   # Under jit, so that it is traced once for its shapes and for the loop.
-  one = jax.jit(over_seeds(step_function(stage), len(stage.config.all_seeds)))
+  one = jax.jit(over_seeds(step_function(stage), len(stage.config.all_seeds), stage.setup.n_seeds > 1))
 
   def run(state, keys, parent, n):
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state, keys, parent)[1])

@@ -43,7 +43,7 @@ class Setup:
   """What a step needs besides state and key; static under jit.
 
   `shards`: devices that share a batch; with more than one, steps run inside `jax.shard_map` over the mesh axis `data`.
-  `n_seeds`: seeds that train side by side; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
+  `n_seeds`: seeds that train side by side, as one; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
   `row_columns`: about the width of the rows that traces are packed into for learning (see `packing.pack_traces`).
   `block_rows`: packed rows whose gradient is computed at a time; `rollout_rows`: rows whose traces are sampled at a time.
   0 is all at once. Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
