@@ -1,7 +1,6 @@
 """One experiment from config to report: `run(config, workdir)`."""
 
 import os
-import pathlib
 import time
 from typing import Any
 
