@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from compgen_jax.learning import exploration, policy_gradient, rejection, sft
+from compgen_jax.learning import exploration, optimizer, policy_gradient, rejection, sft
 from compgen_jax.learning import state as state_lib
 from compgen_jax.learning.exploration import Exploration
 from compgen_jax.learning.policy_gradient import RLConfig
@@ -546,6 +546,27 @@ def test_gradient_in_blocks(limit, n_active, n_rows):
   params = {'ends': jnp.float32(3.0), 'blocks': {}}
   got, metrics = state_lib.gradient(loss, params, rows, setup, jnp.int32(n_active))
   assert float(got['ends']) == np.sum(rows[:n_rows]) and metrics['rows'] == n_rows
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices')
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_layers_are_shared_out(name):
+  """Catches a layer that no device updates or two do, gradients clipped by the norm of a part, and moments that stay behind:
+  two updates on two devices, each for one of two layers, are those of one device."""
+  settings = optimizer.OptimizerConfig(0.9, 0.98, 1e-8, weight_decay=0.1, clip_norm=0.5, muon_scale=5.0)
+  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optimizer.make(settings, name, optimizer.schedule(0.01, 0, 10, 'constant')))
+  state, grads = create(setup, PARAMS), models.params(MODEL, seed=1)
+
+  def twice(setup):
+    each = jax.tree.map(lambda g: g / setup.shards, grads)
+    first = lambda state: state_lib.update(state, each, setup)[0]
+    return quick_jit(state_lib.on_every_device(lambda s: state_lib.update(first(s), each, setup), setup))(state)
+
+  want, metrics = twice(setup)
+  with jax.set_mesh(jax.make_mesh((2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])):
+    got, got_metrics = twice(dataclasses.replace(setup, shards=2))
+  assert_same((got.params, got.opt_state), (want.params, want.opt_state), atol=1e-6)
+  assert_same(got_metrics, metrics)
 
 
 def test_update():

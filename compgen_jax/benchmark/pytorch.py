@@ -1,7 +1,7 @@
 """The same SFT step in PyTorch, the way it would be written there: what a JAX codebase has to be worth.
 
-Same parameters, same loss (checked), same problems, padded on the right to the longest of the batch; attention by
-`scaled_dot_product_attention`, AdamW in its fused form. It gets its batch for free; our step samples and packs its own.
+Same parameters, loss (checked), problems and optimizer (AdamW, in its fused form), padded on the right to the longest of the batch; attention by
+`scaled_dot_product_attention`. It gets its batch for free; our step samples and packs its own.
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
   out = []
   for d_model, n_layers in shapes:
     written_there = dict(model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32')
+    written_there['sft__optimizer'] = 'adamw'
     work = Workload(at_shape(config, d_model, n_layers, **written_there), rows=512)
     batch, loss = _batch(work)
     steps = {what: _step(torch, work, batch, loss, compiled=what == 'compiled') for what in ('eager', 'compiled')}

@@ -177,12 +177,11 @@ class Workload:
     state = stages.initial_state(self._stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
     state = jax.tree.map(lambda x: x[0], state)
     group, temperature = self.config.rl.group, self.config.rl.temperature
-    alone = dataclasses.replace(sft, shards=1)  # nothing to sum over devices
     explore = lambda p, key: exploration.explore(rl, p, key, group=group, temperature=temperature)
     return {
         'sft.sample': self._on_devices(lambda key: sample_problems(key, sft)[2].trace, self.key),
         'sft.sample+pack': self._on_devices(lambda key: self._sft_rows(key)[0], self.key),
-        'update': self._on_devices(lambda s: update(s, s.params, alone)[0], state, row_outputs=False),
+        'update': self._on_devices(lambda s: update(s, s.params, sft)[0], state, row_outputs=False),
         'rl.sample': self._on_devices(lambda key: sample_problems(jax.random.split(key)[0], rl)[2].trace, self.key),
         'rl.explore': self._on_devices(explore, self.params, self.key),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -40,6 +41,17 @@ def _muon_dimensions(params):
   return jax.tree.map_with_path(dimensions, params)
 
 
+def _clip(bound: float) -> optax.GradientTransformationExtraArgs:
+  """`optax.clip_by_global_norm` that can be told the norm, by who holds only some of the gradients."""
+
+  def update(grads, state, params=None, *, norm=None, **_):
+    norm = optax.tree.norm(grads) if norm is None else norm
+    scale = jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-30))
+    return jax.tree.map(lambda g: g * scale, grads), state
+
+  return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
 def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> optax.GradientTransformation:
   """Gradient clipping by global norm, then the optimizer.
 
@@ -55,4 +67,4 @@ def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> o
     )  # fmt: skip
   else:
     tx = optax.adamw(learning_rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay)
-  return optax.chain(optax.clip_by_global_norm(config.clip_norm), tx)
+  return optax.chain(_clip(config.clip_norm), tx)

@@ -162,11 +162,27 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
 def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer update with gradients summed over devices.
 
-  Metrics `grad_norm` and `finite` (1 where gradients and new parameters are finite).
+  Each device updates some of the layers where they can be shared out evenly: Muon's matrix products are up to a quarter of a
+  step's. Metrics `grad_norm` and `finite` (1 where gradients and new parameters are finite).
   """
   grads = setup.sum(grads)
-  updates, opt_state = setup.tx.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
   norm = optax.tree.norm(grads)
+  n_layers = setup.model.config.n_layers
+  mine, whole = (lambda tree: tree,) * 2
+  if setup.shards > 1 and n_layers % setup.shards == 0:
+    share = n_layers // setup.shards
+    first = jax.lax.axis_index(AXIS) * share
+    mine = _on_layers(lambda x: jax.lax.dynamic_slice_in_dim(x, first, share))
+    whole = _on_layers(lambda x: jax.lax.all_gather(x, AXIS, tiled=True))
+  params = mine(state.params)
+  tx = optax.with_extra_args_support(setup.tx)
+  updates, opt_state = tx.update(mine(grads), mine(state.opt_state), params, norm=norm)
+  params, opt_state = whole((optax.apply_updates(params, updates), opt_state))
   finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
   return TrainState(state.step + 1, params, opt_state), {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+
+
+def _on_layers(f: Callable[[jax.Array], jax.Array]) -> Callable[[Any], Any]:
+  """`f` on the leaves of a pytree (parameters, optimizer state) that stand for the layers and so have a leading axis N."""
+  is_layer = lambda path: any(getattr(key, 'key', None) == 'blocks' for key in path)
+  return lambda tree: jax.tree.map_with_path(lambda path, x: f(x) if is_layer(path) else x, tree)
