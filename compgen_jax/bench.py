@@ -29,6 +29,7 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
   from compgen_jax.benchmark import timing
   from compgen_jax.benchmark.workload import Workload, at_shape
   from compgen_jax.experiment import platform, summary
+  from compgen_jax.experiment.progress import say
 
   peak = timing.matmul_peak(config.model.dtype, repeats)
   todo, pieces = [], {}
@@ -37,10 +38,12 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
     work = Workload(at_shape(config, d_model, n_layers, rows), rows)
     for make in (work.generate, work.sft_step, work.forward, work.prefill, work.decode, work.rl_step):
       todo.append((shape, make()))
+      say(f'{shape}: {todo[-1][1].part} compiled in {todo[-1][1].program.compile_s:.0f} s')
     if not pieces:
       seeds = tuple(range(n_seeds))
       many = Workload(at_shape(config, d_model, n_layers, rows, seeds=seeds), rows)
       pieces = work.pieces() | {'sft_step of all seeds': many.step('sft'), 'rl_step of all seeds': many.step('compound')}
+  say('timing')
   timing.in_turn([part.program for _, part in todo] + list(pieces.values()), repeats)
 
   by_name = {(shape, part.part): part for shape, part in todo}

@@ -23,7 +23,7 @@ from compgen_jax.learning.state import Source, in_blocks, on_every_device, sampl
 from compgen_jax.model.transformer import Model
 from compgen_jax.task.verify import verify
 
-STEPS = 4  # updates a timed call
+STEPS = 2  # updates a timed call
 PROBLEMS = 4096  # a timed call of the generator
 
 
