@@ -26,9 +26,10 @@ def test_forward_flops_by_hand():
 def test_a_program_is_timed_and_carried():
   """A state that stays behind, and calls that are not timed."""
   p = timing.program(lambda state, x: (state + x, state), jnp.zeros(()), jnp.ones(()), carry=True)
+  p.repeat = 2
   timing.in_turn([p], 3)
   assert len(p.seconds) == 3 and min(p.seconds) > 0 and p.compile_s > 0
-  assert float(p.call()[1]) == 4.0  # the first call compiled, three were timed
+  assert float(p.call()[1]) == 2 + 3 * (1 + 2)  # two when it was made, then three times one untimed and two timed
 
 
 def test_bench_writes_its_json(tmp_path):

@@ -45,6 +45,7 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
     for _ in range(repeats):
       timing.in_turn([ours], 1)
       for what, step in steps.items():
+        step()
         started = time.perf_counter()
         for _ in range(STEPS):
           step()

@@ -20,12 +20,14 @@ class Program:
   """A compiled program that is called with itself as its only state.
 
   `compile_s`: seconds of tracing and of compiling, nothing cached. `peak_mb`: MiB of arguments, results and temporaries, all
-  devices (XLA's plan). `seconds`: of each timed call.
+  devices (XLA's plan). `repeat`: calls in a row that are timed together, so that a short program is not timed with a cache
+  that another left behind. `seconds`: of one call, each time.
   """
 
   call: Callable[[], Any]
   compile_s: float
   peak_mb: float
+  repeat: int
   seconds: list[float] = dataclasses.field(default_factory=list)
 
   @property
@@ -50,14 +52,17 @@ def program(function: Callable, *args: Any, carry: bool = False) -> Program:
     return out
 
   jax.block_until_ready(call())
-  return Program(call, compile_s, n_bytes / 2**20)
+  repeat = max(1, min(50, round(0.2 / seconds(call))))
+  return Program(call, compile_s, n_bytes / 2**20, repeat)
 
 
 def in_turn(programs: list[Program], repeats: int) -> None:
   """Times each program `repeats` times, interleaved."""
   for _ in range(repeats):
     for p in programs:
-      p.seconds.append(seconds(p.call))
+      if p.repeat > 1:
+        seconds(p.call)
+      p.seconds.append(statistics.mean(seconds(p.call) for _ in range(p.repeat)))
 
 
 def seconds(call: Callable[[], Any]) -> float:
