@@ -536,7 +536,7 @@ def test_blocks(limit, shape):
 
 
 @pytest.mark.parametrize(
-    'limit,n_active,n_rows', [(0, 12, 12), (5, 12, 12), (5, 5, 8), (5, 8, 8), (5, 0, 0), (0, 1, 12)]
+    'limit,n_active,n_rows', [(0, 12, 12), (5, 12, 12), (5, 5, 6), (5, 7, 9), (2, 5, 6), (2, 3, 4), (5, 0, 0), (0, 1, 12)]
 )
 def test_gradient_in_blocks(limit, n_active, n_rows):
   """Catches a block with a row that matters left out, and blocks without one worked off (most of the cost of RL)."""
@@ -546,6 +546,19 @@ def test_gradient_in_blocks(limit, n_active, n_rows):
   params = {'ends': jnp.float32(3.0), 'blocks': {}}
   got, metrics = state_lib.gradient(loss, params, rows, setup, jnp.int32(n_active))
   assert float(got['ends']) == np.sum(rows[:n_rows]) and metrics['rows'] == n_rows
+
+
+def test_a_block_is_not_larger_than_the_batch_asks_for():
+  """Catches a batch of 64 that is packed into, and worked off as, the 256 rows that an accelerator takes at a time."""
+  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=256)
+  prompt, trace = np.full((64, 6), 6, np.int32), np.full((64, 8), 7, np.int32)
+  rows, n_rows = setup.pack(prompt, trace, np.ones((64, 8), bool), {})
+  assert len(rows['token']) == 64 and n_rows == 64
+  _, metrics = state_lib.gradient(
+      lambda p, block: (jnp.sum(p['ends']), {'calls': 1, 'rows': len(block)}), {'ends': jnp.ones(()), 'blocks': {}},
+      jnp.zeros((64, 3)), setup, jnp.int32(17),
+  )  # fmt: skip
+  assert metrics == {'calls': 2, 'rows': 32}
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices')

@@ -73,8 +73,12 @@ class Setup:
 
   def pack(self, prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array]):
     """`packing.pack_traces` into this setup's rows."""
-    width, multiple = self.row_columns, self.block_rows or 1
-    return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, width, multiple)
+    multiple = self.learning_block(trace_BxC.shape[0]) if self.block_rows else 1
+    return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, self.row_columns, multiple)
+
+  def learning_block(self, rows: int) -> int:
+    """Packed rows whose gradient is computed at a time: of as many rows as examples, most are empty."""
+    return min(self.block_rows, max(1, rows // 4)) if self.block_rows else rows
 
   def row_ids(self, first: int, rows: int) -> jax.Array:
     """Global indices of this device's part of the batch rows [first, first + rows)."""
@@ -148,7 +152,7 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
   Returns:
     `(grads, metrics)`, summed over the rows of this device.
   """
-  blocks = in_blocks(rows, setup.block_rows)
+  blocks = in_blocks(rows, setup.learning_block(jax.tree.leaves(rows)[0].shape[0]))
   block = jax.tree.leaves(blocks)[0].shape[1]
   params = setup.model.unstack(params)
   # Under jit, so that it is traced once for its shapes and for the loop.
