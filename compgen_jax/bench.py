@@ -31,6 +31,7 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
   from compgen_jax.experiment import platform, summary
   from compgen_jax.experiment.progress import say
 
+  summary.commit()
   peak = timing.matmul_peak(config.model.dtype, repeats)
   todo, pieces = [], {}
   for d_model, n_layers in shapes:

@@ -69,6 +69,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   supports = build_supports(config)
   folder, lock = files.open_workdir(workdir, config)
   started = time.monotonic()
+  summary.commit()
   mesh = data_mesh(n_devices)
   with lock, jax.set_mesh(mesh):
     base = build_setup(config, n_devices)

@@ -5,6 +5,7 @@ it is over problems (normal approximation on per-problem values, paired, as all 
 this run is measured, not how another run would turn out. `interval` says which.
 """
 
+import functools
 import json
 import pathlib
 import shlex
@@ -121,8 +122,12 @@ def table_text(summary: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
+@functools.cache
 def commit() -> str | None:
-  """The commit of the code that runs, with '+changes' where the work tree differs; None outside a checkout."""
+  """The commit of the code that runs, with '+changes' where the work tree differs; None outside a checkout.
+
+  Kept from the first call on, which a run makes when it starts: the work tree may go on while it runs.
+  """
   folder = pathlib.Path(__file__).parent
   git = lambda *args: subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, timeout=10)
   try:
