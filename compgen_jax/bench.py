@@ -19,7 +19,7 @@ _SHAPES = flags.DEFINE_string('shapes', '64x2,128x4,256x6', 'Widths and layers t
 _JSON = flags.DEFINE_string('json', None, 'Also write the numbers to this file.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed repetitions of each part; the median counts.', lower_bound=1)
 _ROWS = flags.DEFINE_integer('rows', 512, 'Rows of prefill, decode and RL.', lower_bound=16)
-_SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of the vmapped steps that are compared with one.', lower_bound=2)
+_SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of the steps that are compared with one.', lower_bound=2)
 _GROWTH = flags.DEFINE_string('growth', None, 'Also measure how time grows, and draw it to this file.')
 _PEER = flags.DEFINE_bool('peer', False, 'Also time the same SFT step in PyTorch, eager and compiled.')
 

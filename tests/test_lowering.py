@@ -53,7 +53,8 @@ def traced_stage(name: str):
   config = from_config_dict(tiny(**changes))
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
-  stage = stages.build(stage_name, config, base, run.build_supports(config), pathlib.Path('nowhere'))
+    stage = stages.build(stage_name, config, base, run.build_supports(config), pathlib.Path('nowhere'))
+  assert stage.setup.n_seeds == len(config.all_seeds)  # side by side
   state, parent = jax.eval_shape(lambda: stages.initial_state(stage, None))
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(config.all_seeds)))
   return stages.updates(stage).trace(state, keys, parent, 3)
