@@ -133,7 +133,7 @@ class Workload:
       rows, _ = self._sft_rows(key)
       params = self.model.unstack(params)
       logits = lambda block: self.model.apply(params, block['token'], document_BxT=block['document'])
-      out = jax.lax.map(lambda block: jnp.max(logits(block), axis=-1), in_blocks(rows, setup.learning_block(len(rows['document']))))
+      out = jax.lax.map(lambda block: jnp.max(logits(block), axis=-1), setup.learning_blocks(rows))
       return out.reshape(-1, out.shape[-1])
 
     part = self._on_devices(forward, self.params, self.key)
@@ -211,7 +211,7 @@ class Workload:
 
     def count(key):
       rows, n_rows = rows_of(key)
-      block = jax.tree.leaves(in_blocks(rows, self.base.learning_block(len(rows['document']))))[0].shape[1]
+      block = self.base.learning_blocks(rows['document']).shape[1]
       worked = -(-n_rows // block) * block * rows['document'].shape[1]
       return jnp.stack([worked, jnp.sum(rows['document'] > 0)])[None]
 

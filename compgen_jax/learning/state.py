@@ -80,6 +80,10 @@ class Setup:
     """Packed rows whose gradient is computed at a time: of as many rows as examples, most are empty."""
     return min(self.block_rows, max(1, rows // 4)) if self.block_rows else rows
 
+  def learning_blocks(self, rows: Any) -> Any:
+    """Packed rows (leading axis N) in the blocks that `gradient` works off."""
+    return in_blocks(rows, self.learning_block(jax.tree.leaves(rows)[0].shape[0]))
+
   def row_ids(self, first: int, rows: int) -> jax.Array:
     """Global indices of this device's part of the batch rows [first, first + rows)."""
     mine = rows // self.shards
@@ -152,7 +156,7 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
   Returns:
     `(grads, metrics)`, summed over the rows of this device.
   """
-  blocks = in_blocks(rows, setup.learning_block(jax.tree.leaves(rows)[0].shape[0]))
+  blocks = setup.learning_blocks(rows)
   block = jax.tree.leaves(blocks)[0].shape[1]
   params = setup.model.unstack(params)
   # Under jit, so that it is traced once for its shapes and for the loop.
