@@ -170,7 +170,7 @@ def test_rl_in_blocks():
   """Catches blocks that are skipped though a row in them counts, or counted twice: the rows with signal are not the
   first ones, and blocks of 5 do not divide the 16 rows (they become 4)."""
   want, metrics = learn(policy_gradient, RL, made_up())
-  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=5)
+  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=(5,))
   got, block_metrics = learn(policy_gradient, RL, made_up(), setup=setup)
   assert_same(got.params, want.params)
   assert block_metrics['loss'] == pytest.approx(metrics['loss'], abs=1e-6)
@@ -294,7 +294,7 @@ def test_rft_without_accepted_samples_learns_nothing():
   assert metrics['loss'] == 0.0 and metrics['finite'] == 1.0 and metrics['reward'] == 0.0 and state.step == 1
 
 
-@pytest.mark.parametrize('block_rows', [0, 5])
+@pytest.mark.parametrize('block_rows', [(), (5,), (4, 1)])
 def test_rft_is_supervised_learning_on_accepted_samples(block_rows):
   """Catches rejected samples that count, accepted ones that are skipped (they are not the first rows), a mean over all
   tokens rather than the accepted ones', and a sign: the log-probability of accepted samples rises."""
@@ -370,7 +370,7 @@ TASK_SETUP = Setup(
     tuple(Source(s, 16) for s in SUPPORTS),
 )
 RL_SETUP, TASK_RL = dataclasses.replace(TASK_SETUP, tx=optax.adamw(1e-3)), dataclasses.replace(RL, kl=0.01)
-SPLIT = dict(shards=2, block_rows=4, rollout_rows=16)
+SPLIT = dict(shards=2, block_rows=(4, 1), rollout_rows=16)
 KEY = jax.random.key(0)
 
 
@@ -536,21 +536,28 @@ def test_blocks(limit, shape):
 
 
 @pytest.mark.parametrize(
-    'limit,n_active,n_rows', [(0, 12, 12), (5, 12, 12), (5, 5, 6), (5, 7, 9), (2, 5, 6), (2, 3, 4), (5, 0, 0), (0, 1, 12)]
-)
-def test_gradient_in_blocks(limit, n_active, n_rows):
-  """Catches a block with a row that matters left out, and blocks without one worked off (most of the cost of RL)."""
-  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=limit)
+    'blocks,n_active,sizes',
+    [
+        ((), 12, [12]), ((), 0, []), ((), 1, [12]), ((5,), 12, [3] * 4), ((5,), 5, [3] * 2), ((5,), 7, [3] * 3), ((5,), 0, []),
+        ((2,), 5, [2] * 3), ((2,), 3, [2] * 2), ((3, 1), 11, [3] * 3 + [1] * 2), ((3, 1), 9, [3] * 3), ((2, 1), 1, [1]),
+        ((5, 1), 7, [3, 3, 1]), ((3, 2), 5, [2] * 3), ((3, 1), 12, [3] * 4), ((1, 1), 2, [1, 1]),
+    ],
+)  # fmt: skip
+def test_gradient_in_blocks(blocks, n_active, sizes):
+  """Catches a block with a row that matters left out, a row in two blocks, and blocks without one worked off (most of the cost
+  of RL)."""
+  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=blocks)
   rows = jnp.asarray([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0])
-  loss = lambda p, block: (jnp.sum(p['ends'] * block), {'rows': jnp.float32(block.shape[0])})
+  loss = lambda p, block: (jnp.sum(p['ends'] * block), {'rows': jnp.zeros(13).at[block.shape[0]].add(1)})
   params = {'ends': jnp.float32(3.0), 'blocks': {}}
   got, metrics = state_lib.gradient(loss, params, rows, setup, jnp.int32(n_active))
-  assert float(got['ends']) == np.sum(rows[:n_rows]) and metrics['rows'] == n_rows
+  assert float(got['ends']) == np.sum(rows[: sum(sizes)])
+  np.testing.assert_array_equal(metrics['rows'], np.bincount(sizes, minlength=13))
 
 
 def test_a_block_is_not_larger_than_the_batch_asks_for():
   """Catches a batch of 64 that is packed into, and worked off as, the 256 rows that an accelerator takes at a time."""
-  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=256)
+  setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=(256,))
   prompt, trace = np.full((64, 6), 6, np.int32), np.full((64, 8), 7, np.int32)
   rows, n_rows = setup.pack(prompt, trace, np.ones((64, 8), bool), {})
   assert len(rows['token']) == 64 and n_rows == 64

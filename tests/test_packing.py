@@ -222,13 +222,13 @@ def _plain():
   return quick_jit(jax.value_and_grad(plain_cross_entropy, has_aux=True))(models.params(MODEL))
 
 
-@pytest.mark.parametrize('width,multiple,chunk', [(13, 1, 0), (0, 2, 5), (20, 4, 0)])
-def test_sft_on_packed_rows_is_sft_row_by_row(width, multiple, chunk):
+@pytest.mark.parametrize('width,blocks,chunk', [(13, (1,), 0), (0, (2,), 5), (20, (4,), 0), (13, (2, 1), 5)])
+def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
   """Catches anything that packing changes about learning: loss, accuracy and gradient are those of each example in a row of
   its own, at once and in blocks of rows, of which those not in use are skipped."""
   (want_loss, want_correct), want = _plain()
-  rows, n_rows = _packed_examples(width, multiple)
-  setup = Setup(None, dataclasses.replace(MODEL, chunk=chunk), None, (), block_rows=multiple)
+  rows, n_rows = _packed_examples(width, blocks[-1])
+  setup = Setup(None, dataclasses.replace(MODEL, chunk=chunk), None, (), block_rows=blocks)
   params = models.params(MODEL)
   loss = lambda p, block: sft.cross_entropy(p, block, setup)
 
@@ -236,7 +236,7 @@ def test_sft_on_packed_rows_is_sft_row_by_row(width, multiple, chunk):
   def run(params, rows, n_rows):
     return jax.grad(loss, has_aux=True)(params, rows), gradient(loss, params, rows, setup, n_rows)
 
-  assert len(rows['token']) - n_rows >= multiple  # there is a block to skip
+  assert len(rows['token']) - n_rows >= blocks[-1]  # there is a block to skip
   for got, metrics in run(params, rows, n_rows):
     assert metrics['loss'] == pytest.approx(float(want_loss), rel=1e-5)
     assert metrics['token_accuracy'] == pytest.approx(float(want_correct), rel=1e-5) and want_correct > 0

@@ -133,7 +133,9 @@ class Workload:
       rows, _ = self._sft_rows(key)
       params = self.model.unstack(params)
       logits = lambda block: self.model.apply(params, block['token'], document_BxT=block['document'])
-      out = jax.lax.map(lambda block: jnp.max(logits(block), axis=-1), setup.learning_blocks(rows))
+      size = setup.blocks(rows['token'].shape[0], 0)[0][0]
+      whole = jax.tree.map(lambda x: x[: x.shape[0] // size * size], rows)
+      out = jax.lax.map(lambda block: jnp.max(logits(block), axis=-1), in_blocks(whole, size))
       return out.reshape(-1, out.shape[-1])
 
     part = self._on_devices(forward, self.params, self.key)
@@ -211,8 +213,8 @@ class Workload:
 
     def count(key):
       rows, n_rows = rows_of(key)
-      block = self.base.learning_blocks(rows['document']).shape[1]
-      worked = -(-n_rows // block) * block * rows['document'].shape[1]
+      n, width = rows['document'].shape
+      worked = width * sum(size * count for size, count in self.base.blocks(n, n_rows))
       return jnp.stack([worked, jnp.sum(rows['document'] > 0)])[None]
 
     count = jax.jit(on_every_device(count, self.base, row_outputs=True))

@@ -32,7 +32,7 @@ class Work:
   """How work is cut: see `learning.state.Setup` (`row_columns`, `block_rows`, `rollout_rows`) and `Model` (`chunk`)."""
 
   row_columns: int
-  block_rows: int
+  block_rows: tuple[int, ...]
   rollout_rows: int
   chunk: int
 
@@ -40,8 +40,8 @@ class Work:
 def division_of_work(d_model: int, block_rows: int) -> Work:
   """The division that suits this platform and model width; `block_rows` of the user's, or 0."""
   if jax.default_backend() == 'cpu':
-    return Work(row_columns=144, block_rows=block_rows or max(2, d_model // 48), rollout_rows=128, chunk=72)
-  return Work(row_columns=256, block_rows=block_rows or 256, rollout_rows=0, chunk=0)
+    return Work(row_columns=144, block_rows=(block_rows or 3, 1), rollout_rows=128, chunk=72)
+  return Work(row_columns=256, block_rows=(block_rows or 256,), rollout_rows=0, chunk=0)
 
 
 def vmap_seeds() -> bool:

@@ -6,11 +6,13 @@ changes what is computed.
 """
 
 import dataclasses
+import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from compgen_jax.learning import packing
 from compgen_jax.model.transformer import Model
@@ -45,8 +47,10 @@ class Setup:
   `shards`: devices that share a batch; with more than one, steps run inside `jax.shard_map` over the mesh axis `data`.
   `n_seeds`: seeds that train side by side, as one; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
   `row_columns`: about the width of the rows that traces are packed into for learning (see `packing.pack_traces`).
-  `block_rows`: packed rows whose gradient is computed at a time; `rollout_rows`: rows whose traces are sampled at a time.
-  0 is all at once. Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
+  `block_rows`: packed rows whose gradient is computed at a time: blocks of the first size as long as they can be filled, then of
+  the next; the last block of the last size is filled up with empty rows. () is all at once.
+  `rollout_rows`: rows whose traces are sampled at a time; 0 is all at once.
+  Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
   """
 
   task: TaskConfig
@@ -56,7 +60,7 @@ class Setup:
   shards: int = 1
   n_seeds: int = 1
   row_columns: int = 0
-  block_rows: int = 0
+  block_rows: tuple[int, ...] = ()
   rollout_rows: int = 0
 
   def sum(self, x: jax.Array) -> jax.Array:
@@ -73,16 +77,21 @@ class Setup:
 
   def pack(self, prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array]):
     """`packing.pack_traces` into this setup's rows."""
-    multiple = self.learning_block(trace_BxC.shape[0]) if self.block_rows else 1
+    n_examples = trace_BxC.shape[0]
+    multiple = min(self.block_rows[-1], _most_rows(n_examples)) if self.block_rows else 1
     return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, self.row_columns, multiple)
 
-  def learning_block(self, rows: int) -> int:
-    """Packed rows whose gradient is computed at a time: of as many rows as examples, most are empty."""
-    return min(self.block_rows, max(1, rows // 4)) if self.block_rows else rows
-
-  def learning_blocks(self, rows: Any) -> Any:
-    """Packed rows (leading axis N) in the blocks that `gradient` works off."""
-    return in_blocks(rows, self.learning_block(jax.tree.leaves(rows)[0].shape[0]))
+  def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
+    """(rows in a block, number of such blocks), one after the other, that cover the first `n_active` (may be traced) of `n_rows`."""
+    if not self.block_rows:
+      return [(n_rows, jnp.minimum(n_active, 1))]
+    last = _divisor(n_rows, min(self.block_rows[-1], _most_rows(n_rows)))
+    larger = {min(size, _most_rows(n_rows)) // last * last for size in self.block_rows[:-1]} - {0, last}
+    out = []
+    for size in sorted(larger, reverse=True):
+      out.append((size, n_active // size))
+      n_active = n_active % size
+    return out + [(last, -(-n_active // last))]
 
   def row_ids(self, first: int, rows: int) -> jax.Array:
     """Global indices of this device's part of the batch rows [first, first + rows)."""
@@ -136,10 +145,20 @@ def sample_problems(key: jax.Array, setup: Setup):
   return row_ids, *jax.vmap(one)(row_ids, composition, is_dry_B)
 
 
+def _most_rows(n: int) -> int:
+  """In a block, of n packed rows: of as many rows as examples, most are empty."""
+  return max(1, n // 4)
+
+
+def _divisor(n: int, limit: int) -> int:
+  """The largest divisor of n within the limit; 0 is no limit."""
+  return max(b for b in range(1, n + 1) if n % b == 0 and (b <= limit or not limit))
+
+
 def in_blocks(rows: Any, block_rows: int) -> Any:
   """A pytree with leading axis B as [B / block, block, ...]; the block is the largest divisor of B within `block_rows`."""
   n = jax.tree.leaves(rows)[0].shape[0]
-  block = max(b for b in range(1, n + 1) if n % b == 0 and (b <= block_rows or not block_rows))
+  block = _divisor(n, block_rows)
   return jax.tree.map(lambda x: x.reshape((n // block, block) + x.shape[1:]), rows)
 
 
@@ -149,21 +168,28 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
   Args:
     loss: `(params, block) -> (float32[], metrics)`, both sums over the block's rows.
     params: where to differentiate.
-    rows: pytree with a leading axis B.
-    setup: decides the block size.
+    rows: pytree with a leading axis N.
+    setup: decides the block sizes.
     n_active: int32[], only this many leading rows matter; blocks beyond them are skipped.
 
   Returns:
     `(grads, metrics)`, summed over the rows of this device.
   """
-  blocks = setup.learning_blocks(rows)
-  block = jax.tree.leaves(blocks)[0].shape[1]
   params = setup.model.unstack(params)
-  # Under jit, so that it is traced once for its shapes and for the loop.
-  one = jax.jit(lambda i: jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda x: x[i], blocks)))
-  n = setup.most(-(-n_active // block))
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.int32(0)))
-  grads, metrics = jax.lax.fori_loop(0, n, lambda i, sums: jax.tree.map(jnp.add, sums, one(i)), zeros)
+
+  @functools.partial(jax.jit, static_argnums=1)  # traced once for its shapes and for the loop
+  def one(first, size):
+    block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), rows)
+    return jax.grad(loss, has_aux=True)(params, block)
+
+  first, sums = jnp.int32(0), None
+  for size, count in setup.blocks(jax.tree.leaves(rows)[0].shape[0], setup.most(n_active)):
+    if sums is None:
+      sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda i: one(i, size), first))
+    add = lambda i, sums: jax.tree.map(jnp.add, sums, one(first + i * size, size))
+    sums = jax.lax.fori_loop(0, count, add, sums)
+    first += count * size
+  grads, metrics = sums
   return setup.model.stack(grads), metrics
 
 
@@ -173,15 +199,16 @@ def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str
   Each device updates some of the layers where they can be shared out evenly: Muon's matrix products are up to a quarter of a
   step's. Metrics `grad_norm` and `finite` (1 where gradients and new parameters are finite).
   """
-  grads = setup.sum(grads)
+  flat, unravel = ravel_pytree(grads)  # one collective, not one per leaf
+  grads = unravel(setup.sum(flat))
   norm = optax.tree.norm(grads)
   n_layers = setup.model.config.n_layers
   mine, whole = (lambda tree: tree,) * 2
   if setup.shards > 1 and n_layers % setup.shards == 0:
     share = n_layers // setup.shards
     first = jax.lax.axis_index(AXIS) * share
-    mine = _on_layers(lambda x: jax.lax.dynamic_slice_in_dim(x, first, share))
-    whole = _on_layers(lambda x: jax.lax.all_gather(x, AXIS, tiled=True))
+    mine = lambda tree: _on_layers(lambda layers: [jax.lax.dynamic_slice_in_dim(x, first, share) for x in layers], tree)
+    whole = lambda tree: _on_layers(_gather, tree)
   params = mine(state.params)
   tx = optax.with_extra_args_support(setup.tx)
   updates, opt_state = tx.update(mine(grads), mine(state.opt_state), params, norm=norm)
@@ -190,7 +217,16 @@ def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str
   return TrainState(state.step + 1, params, opt_state), {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
 
 
-def _on_layers(f: Callable[[jax.Array], jax.Array]) -> Callable[[Any], Any]:
+def _on_layers(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> Any:
   """`f` on the leaves of a pytree (parameters, optimizer state) that stand for the layers and so have a leading axis N."""
-  is_layer = lambda path: any(getattr(key, 'key', None) == 'blocks' for key in path)
-  return lambda tree: jax.tree.map_with_path(lambda path, x: f(x) if is_layer(path) else x, tree)
+  flat, structure = jax.tree.flatten_with_path(tree)
+  is_layer = [any(getattr(key, 'key', None) == 'blocks' for key in path) for path, _ in flat]
+  layers = iter(f([leaf for (_, leaf), is_one in zip(flat, is_layer) if is_one]))
+  return jax.tree.unflatten(structure, [next(layers) if is_one else leaf for (_, leaf), is_one in zip(flat, is_layer)])
+
+
+def _gather(shares: list[jax.Array]) -> list[jax.Array]:
+  """The arrays of which each device holds a share (along their leading axis), in one collective."""
+  flat, unravel = ravel_pytree(shares)
+  whole = jax.vmap(unravel)(jax.lax.all_gather(flat, AXIS))
+  return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), whole)
