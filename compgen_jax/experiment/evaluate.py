@@ -78,7 +78,7 @@ class Evaluator:
   """Holds every split's problems; call it on parameters."""
 
   def __init__(self, config: Config, setup: Setup, supports: dict[str, Support], training: dict[str, Support]):
-    """Draws the problems and checks them against `training` (name -> support).
+    """Draws the compositions and checks them against `training` (name -> support).
 
     Raises:
       LeakError: a composition of a split that is not in `eval.trained` is in a training support.
@@ -91,7 +91,7 @@ class Evaluator:
     }
     self._depth_cap = max(depth for _, depth in self.splits)
     self._key = jax.random.fold_in(jax.random.key(config.pools.salt), zlib.crc32(b'evaluation'))
-    self.problems = {}
+    self._compositions = {}
     for (split, depth), support in self.splits.items():
       key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
       composition_key, problem_key = jax.random.split(key)
@@ -101,7 +101,13 @@ class Evaluator:
           inside = np.asarray(trained.contains_all(compositions))
           if np.any(inside & (np.asarray(compositions.depth) > 1)):
             raise LeakError(f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}')
-      self.problems[split, depth] = _problems(problem_key, compositions, config.task, self._depth_cap)
+      self._compositions[split, depth] = problem_key, compositions
+
+  @functools.cached_property
+  def problems(self) -> dict[tuple[str, int], tuple[Problem, render.Rendered]]:
+    """(split, depth) -> its problems; drawn when first asked for, so that no training waits for it."""
+    task, cap = self._config.task, self._depth_cap
+    return {cell: _problems(key, compositions, task, cap) for cell, (key, compositions) in self._compositions.items()}
 
   def sample(self, params, split: str, depth: int, temperature: float, key: jax.Array | None = None, repeat: int = 1):
     """Traces (Rollout) and verdicts of `eval.problems` rows: each of the first problems `repeat` times."""

@@ -165,12 +165,13 @@ class Support:
     )
     return jnp.any((self.table.depth == composition.depth) & jnp.all(same_KxL | ~used, axis=1))
 
-  def _draw_modules(self, bits_2xL: jax.Array, depth: jax.Array) -> Composition:
+  def _draw_modules(self, bits_L: jax.Array, depth: jax.Array) -> Composition:
     """Modules drawn uniformly for a composition of the given depth, by random bits; it may lie outside the support."""
     routings, skills = map(jnp.asarray, self._allowed)
     used = jnp.arange(self.depth_cap) < depth
-    routing = jnp.where(used, routings[latent.below(bits_2xL[0], len(routings))], 0)
-    skill = jnp.where(used, skills[latent.below(bits_2xL[1], len(skills))], 0)
+    pair = latent.below(bits_L, len(routings) * len(skills))  # one word a step: random bits are what drawing costs
+    routing = jnp.where(used, routings[pair // len(skills)], 0)
+    skill = jnp.where(used, skills[pair % len(skills)], 0)
     return Composition(depth, routing.astype(jnp.int32), skill.astype(jnp.int32))
 
   def sample_composition(self, key: jax.Array) -> Composition:
@@ -189,7 +190,7 @@ class Support:
 
     def draw(state):
       i, _, _ = state
-      bits = jax.random.bits(jax.random.fold_in(key, i), (_CANDIDATES, 2, self.depth_cap))
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_CANDIDATES, self.depth_cap))
       candidates = jax.vmap(lambda b: self._draw_modules(b, depth))(bits)
       fits = jax.vmap(self._describes)(candidates)
       first = jnp.argmax(fits)
@@ -205,8 +206,8 @@ class Support:
     if self.table is None:
       return _draw_members(self, keys, jnp.int32(depth), cap)
     rows = np.flatnonzero(self.table.depth == depth)
-    one_depth = dataclasses.replace(self, table=jax.tree.map(lambda x: x[rows], self.table))
-    return jax.vmap(lambda k: with_cap(one_depth.sample_composition(k), cap))(keys)
+    picks = rows[np.asarray(latent.below(jax.vmap(jax.random.bits)(keys), len(rows)))]
+    return jax.vmap(lambda c: with_cap(c, cap))(jax.tree.map(lambda x: x[picks], self.table))
 
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
@@ -269,7 +270,7 @@ def _contains_all(support: Support, compositions: Composition) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _probe(support: Support, key: jax.Array, depth: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
   """`n` candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
-  bits = jax.random.bits(key, (n, 2, support.depth_cap))
+  bits = jax.random.bits(key, (n, support.depth_cap))
   composition = jax.vmap(lambda b: support._draw_modules(b, depth))(bits)
   rows = jnp.concatenate([composition.depth[:, None], composition.routing, composition.skill], axis=1)
   return rows, jax.vmap(support._describes)(composition)
