@@ -1,4 +1,4 @@
-"""Products, attention and convolution: equal to the formulas they stand for, in values and in gradients.
+"""Products, embedding, attention and convolution: equal to the formulas they stand for, in values and in gradients.
 
 The formulas are written out plainly here and differentiated by autodiff. Documents are numbers from 1 on, as in packed rows.
 """
@@ -68,6 +68,31 @@ def test_matmul_in_bfloat16(shape_w):
   """Catches a product or a gradient in another dtype than its arguments."""
   *args, dy = normal((2, 7, shape_w[0]), shape_w, (2, 7, shape_w[1]))
   assert_bfloat16_is_close(kernels.matmul, args, dy)
+
+
+# Embedding ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('shape', [(2, 5), (1,), (3, 1)])
+def test_embedding(shape):
+  """Catches a row that is not the id's, and a gradient that forgets an id that comes twice or touches a row that no id names."""
+  table, dy = normal((7, 4), (*shape, 4))
+  ids = np.random.default_rng(0).integers(0, 3, shape)
+  plain = lambda table: jnp.einsum('...v,vd->...d', jax.nn.one_hot(ids, 7), table)
+  got, (gradient,) = value_and_gradients(lambda table: kernels.embedding(table, ids), [table], dy)
+  assert_close((got, (gradient,)), value_and_gradients(plain, [table], dy))
+  assert np.all(gradient[3:] == 0.0)
+
+
+def test_embedding_in_bfloat16():
+  """Catches a gradient in another dtype than its table."""
+  table, dy = normal((7, 4), (9, 4))
+  ids = np.arange(9) % 4
+  value, (gradient,) = value_and_gradients(
+      lambda table: kernels.embedding(table, ids), [table.astype(jnp.bfloat16)], dy.astype(jnp.bfloat16)
+  )
+  assert value.dtype == gradient.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(value, table.astype(jnp.bfloat16)[ids])
 
 
 # Attention ----------------------------------------------------------------------------------------------------
@@ -280,3 +305,15 @@ def test_side_by_side_is_one_after_the_other(which):
   want = jax.tree.map(lambda *xs: jnp.stack(xs), *[quick_jit(run)(*copy) for copy in copies])
   got = quick_jit(jax.vmap(run))(*(jnp.stack(xs) for xs in zip(*copies)))
   assert_close(got, want)
+
+
+# Argmax -------------------------------------------------------------------------------------------------------
+
+
+def test_argmax():
+  """Catches another entry than the first of equals, and an index beyond the last where nothing compares."""
+  x = np.array([[[1.0, 3.0, 3.0], [-2.0, -5.0, -3.0]], [[0.0, 0.0, 0.0], [-np.inf, -np.inf, 1.0]]])
+  got = kernels.argmax(jnp.asarray(x))
+  assert got.dtype == jnp.int32
+  np.testing.assert_array_equal(got, np.argmax(x, axis=-1))
+  assert kernels.argmax(jnp.asarray([np.nan, 1.0])) == 1

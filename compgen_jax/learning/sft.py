@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from compgen_jax.learning import losses
 from compgen_jax.learning.state import Setup, TrainState, gradient, sample_problems, update
+from compgen_jax.model.kernels import argmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def cross_entropy(params, block: dict[str, jax.Array], setup: Setup) -> tuple[ja
   barred = block['heads_only'][..., None] & (jnp.arange(logits_NxWxV.shape[-1]) < setup.model.n_content)
   logits_NxWxV = jnp.where(barred, -1e30, logits_NxWxV)
   loss = -jnp.sum(losses.token_log_probs(logits_NxWxV, block['target']) * block['weight'])
-  correct_NxW = jnp.argmax(logits_NxWxV, axis=-1) == block['target']
+  correct_NxW = argmax(logits_NxWxV) == block['target']
   return loss, {'loss': loss, 'token_accuracy': jnp.sum(correct_NxW * block['weight'])}
 
 

@@ -1,10 +1,10 @@
-"""Matrix product, attention and convolution with gradients written by hand.
+"""Matrix product, embedding, attention and convolution with gradients written by hand; argmax.
 
-Autodiff is right about all three and slow about all three: it transposes weight gradients through strided copies, keeps
-several arrays of the size of the attention scores, and keeps every shifted copy of a convolution's input. These save the
-least and reuse it. Tests hold each equal to the plain formula, values and gradients.
+Autodiff is right about the first four and slow: it transposes weight gradients through strided copies, scatters the
+gradient of an embedding row by row, keeps several arrays of the size of the attention scores, and keeps every shifted copy of
+a convolution's input. These save the least and reuse it. Tests hold each equal to the plain formula, values and gradients.
 
-Shape letters as in transformer.py: B rows, T query columns, S key columns, D width, H heads, K head width, C taps.
+Shape letters as in transformer.py: B rows, T query columns, S key columns, D width, H heads, K head width, C taps, V entries.
 """
 
 import jax
@@ -36,6 +36,22 @@ def _matmul_backward(saved, dy_NxO):
 
 
 matmul.defvjp(lambda x, w: (_product(x, w), (x, w)), _matmul_backward)
+
+
+@jax.custom_vjp
+def embedding(table_VxD: jax.Array, ids: jax.Array) -> jax.Array:
+  """table[ids]."""
+  return table_VxD[ids]
+
+
+def _embedding_backward(saved, dy):
+  table_VxD, ids = saved
+  # A product, because a scatter adds row after row.
+  chosen_NxV = jax.nn.one_hot(ids.reshape(-1), table_VxD.shape[0], dtype=dy.dtype)
+  return jax.lax.dot_general(chosen_NxV, _rows(dy), (((0,), (0,)), ((), ()))), None
+
+
+embedding.defvjp(lambda table, ids: (table[ids], (table, ids)), _embedding_backward)
 
 
 def barrier(mask: jax.Array) -> jax.Array:
@@ -125,3 +141,13 @@ def _convolution_backward(saved, dy_BxTxD):
 causal_convolution.defvjp(
     lambda x, kernel, near: (_convolve(x, kernel, near), (x, kernel, near)), _convolution_backward
 )
+
+
+def argmax(x: jax.Array) -> jax.Array:
+  """int32: the first of the largest along the last axis (the last entry where that is NaN).
+
+  Two plain reductions, which on CPU are vectorised; `jnp.argmax`, a reduction of pairs, is not.
+  """
+  n = x.shape[-1]
+  is_largest = x >= jnp.max(x, axis=-1, keepdims=True)
+  return jnp.min(jnp.where(is_largest, jnp.arange(n), n - 1), axis=-1).astype(jnp.int32)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from compgen_jax.model.kernels import argmax
 from compgen_jax.model.transformer import Model
 
 
@@ -32,7 +33,7 @@ def rollout(
     n_tokens: int,
     end: int,
     temperature: float | jax.Array,
-    segment: int = 8,
+    segment: int = 4,
 ) -> Rollout:
   """Samples up to `n_tokens` tokens after each prompt, B / Q times (neighbours in the result).
 
@@ -51,23 +52,26 @@ def rollout(
   n_rows, n_prompt = row_id_B.shape[0], prompts_QxP.shape[1]
   row_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
 
-  def draw(logits_BxV, t):
+  def gumbel(t):
+    return jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, t), (model.vocab_size,)))(row_keys)
+
+  def draw(logits_BxV, noise_BxV):
     # argmax(logits + T * Gumbel noise) is a draw from softmax(logits / T), and the most probable token at T = 0.
-    noise = lambda k: jax.random.gumbel(jax.random.fold_in(k, t), (model.vocab_size,))
-    token_B = jnp.argmax(logits_BxV + temperature * jax.vmap(noise)(row_keys), axis=-1).astype(jnp.int32)
+    token_B = argmax(logits_BxV + temperature * noise_BxV)
     log_probs_BxV = jax.nn.log_softmax(logits_BxV / jnp.where(temperature > 0, temperature, 1.0))
     return token_B, jnp.take_along_axis(log_probs_BxV, token_B[:, None], axis=1)[:, 0]
 
-  def step(carry, t):
+  def step(carry, noise_BxV):
     logits_BxV, cache, done_B = carry
-    token_B, log_prob_B = draw(logits_BxV, t)
+    token_B, log_prob_B = draw(logits_BxV, noise_BxV)
     token_B, log_prob_B = jnp.where(done_B, model.pad, token_B), jnp.where(done_B, 0.0, log_prob_B)
     logits_BxV, cache = model.decode_step(params, cache, token_B)
     return (logits_BxV, cache, done_B | (token_B == end)), (token_B, log_prob_B, ~done_B)
 
   def run_segment(state):
     i, carry, out = state
-    carry, columns = jax.lax.scan(step, carry, i * segment + jnp.arange(segment))
+    # The generator is called once a segment: on CPU a call costs as much as a layer, whatever its size.
+    carry, columns = jax.lax.scan(step, carry, jax.vmap(gumbel)(i * segment + jnp.arange(segment)))
     write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, i * segment, axis=0)
     return i + 1, carry, jax.tree.map(write, out, columns)
 

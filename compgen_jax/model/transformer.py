@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.model.kernels import attention, causal_convolution, matmul, barrier
+from compgen_jax.model.kernels import attention, barrier, causal_convolution, embedding, matmul
 
 POSITIONS = ('segment', 'rope', 'none')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -175,9 +175,7 @@ class Ends(nn.Module):
     return self.logits(self.embed(tokens, heads, indices))
 
   def embed(self, tokens, heads, indices):
-    # One-hot products, not gathers: the gradient of a gather is a scatter, which is slow on every platform here.
-    dtype = DTYPES[self.config.dtype]
-    pick = lambda ids, table: matmul(jax.nn.one_hot(ids, table.shape[0], dtype=dtype), table.astype(dtype))
+    pick = lambda ids, table: embedding(table.astype(DTYPES[self.config.dtype]), ids)
     x = pick(tokens, self.token)
     if self.config.positions == 'segment':
       x += pick(heads, self.head) + pick(indices, self.index)
