@@ -18,5 +18,5 @@ setuptools.setup(
         'absl-py>=2.1',
         'scipy',  # comes with jax; named because the intervals use it
     ],
-    extras_require={'plots': ['matplotlib>=3.8'], 'test': ['pytest>=8'], 'peer': ['torch>=2.6']},
+    extras_require={'plots': ['matplotlib>=3.8'], 'test': ['pytest>=8'], 'peer': ['torch>=2.6', 'trl>=1.0']},
 )

@@ -3,7 +3,8 @@
   launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer]
 
 Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
-against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch (extra `peer`).
+against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO of the
+same size in TRL (extra `peer`).
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed repetitions of each part; t
 _ROWS = flags.DEFINE_integer('rows', 512, 'Rows of prefill, decode and RL.', lower_bound=16)
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of the steps that are compared with one.', lower_bound=2)
 _GROWTH = flags.DEFINE_string('growth', None, 'Also measure how time grows, and draw it to this file.')
-_PEER = flags.DEFINE_bool('peer', False, 'Also time the same SFT step in PyTorch, eager and compiled.')
+_PEER = flags.DEFINE_bool('peer', False, 'Also time the same SFT step in PyTorch, eager and compiled, and GRPO in TRL.')
 
 
 def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_seeds: int) -> dict[str, Any]:
@@ -55,9 +56,11 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
       part = dataclasses.replace(part, flops=part.flops - by_name[shape, 'prefill'].flops)
       taken -= by_name[shape, 'prefill'].program.median
     gflops = part.flops / taken / 1e9
+    model_gflops = gflops if part.model_flops is None else part.model_flops / taken / 1e9
     entries.append(
         dict(part=part.part, shape=shape, per_second=part.units / taken, unit=part.unit,
              useful_per_second=part.useful / taken, useful_share=part.useful / part.units, gflops=gflops, share_of_peak=gflops / peak,
+             model_share_of_peak=model_gflops / peak,
              milliseconds=1e3 * taken / part.calls, compile_s=part.program.compile_s, peak_mb=part.program.peak_mb)
     )  # fmt: skip
   table = {(e['shape'], e['part']): e for e in entries}
@@ -101,6 +104,7 @@ def text(result: dict[str, Any]) -> str:
     lines.append(
         f'{e["part"]:12} {e["shape"]:8} {e["per_second"]:12,.0f}  {e["unit"]:9} {100 * e["useful_share"]:9.0f}% '
         f'{e["gflops"]:8.1f} {share} {e["milliseconds"]:10.1f} {e["compile_s"]:10.1f} {e["peak_mb"]:9.0f}'
+        + (f'   {100 * e["model_share_of_peak"]:.1f} % without the optimizer\'s products' if e['part'].endswith('_step') else '')
         + (f'   {100 * e["share_of_sft_step"]:.1f} % of an SFT step' if 'share_of_sft_step' in e else '')
         + (f'   {e["tokens_per_forward_token"]:.2f} of the tokens of sft_forward' if 'tokens_per_forward_token' in e else '')
     )
@@ -112,7 +116,7 @@ def text(result: dict[str, Any]) -> str:
   lines.append(f'rollouts (sampling and judging) are {100 * b["rl_rollout_share"]:.0f} % of rl_step')
   for peer in result.get('peer', ()):
     lines.append(
-        f'\nthe same SFT step at {peer["shape"]} ({peer["what"]}): {peer["milliseconds"]:.1f} ms, '
+        f'\n{peer["step"]} at {peer["shape"]} in {peer["what"]}: {peer["milliseconds"]:.1f} ms, '
         f'{peer["milliseconds"] / peer["ours_milliseconds"]:.2f} times as long as ours'
     )
   return '\n'.join(lines)
@@ -121,7 +125,7 @@ def text(result: dict[str, Any]) -> str:
 def _main():
   config = command_line.CONFIG.value
   command_line.require(config=config)
-  from compgen_jax.benchmark import growth, pytorch
+  from compgen_jax.benchmark import growth, pytorch, trl
   from compgen_jax.benchmark.workload import at_shape
   from compgen_jax.config import ConfigError
   from compgen_jax.experiment import files, run
@@ -139,6 +143,7 @@ def _main():
     result = measure(config, shapes, _ROWS.value, _REPEATS.value, _SEEDS.value)
     if _PEER.value:
       result['peer'] = pytorch.compare(config, shapes, _REPEATS.value)
+      result['peer'] += trl.compare(config, shapes, _ROWS.value, _REPEATS.value)
     if _GROWTH.value:
       result['growth'] = growth.measure(config, _REPEATS.value)
       growth.draw(result, pathlib.Path(_GROWTH.value))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from compgen_jax.benchmark import growth, pytorch, timing, workload
@@ -22,6 +23,14 @@ def test_forward_flops_by_hand():
   d, f, v = 16, 32, config.task.vocab_size
   layer = 2 * 5 * (3 * d * d + d * d + d * f + f * d) + 2 * 2 * 5 * 7 * d
   assert workload.forward_flops(model, 3, 5, 7, 2) == 3 * (layer + 2 * 2 * d * v)
+
+
+def test_optimizer_flops_by_hand():
+  """Newton-Schulz iterations of a matrix that is not one (norms, embeddings, convolutions), or on the longer side."""
+  leaves = dict(conv=np.ones((2, 4, 16)), norm=dict(scale=np.ones((2, 16))), qkv=np.ones((2, 16, 48)), ff_out=np.ones((2, 64, 16)))
+  one = lambda a, b: 5 * (2 * a * b * a + 2 * a * a * a + 2 * a * a * b)
+  assert workload.optimizer_flops('muon', leaves) == 2 * (one(16, 48) + one(16, 64))
+  assert workload.optimizer_flops('adamw', leaves) == 0
 
 
 def test_a_program_is_timed_and_carried():
@@ -45,6 +54,7 @@ def test_bench_writes_its_json(tmp_path):
   assert result['matmul_peak_gflops'] > 1
   assert [row['part'] for row in result['rows']] == ['generate', 'sft_step', 'sft_forward', 'prefill', 'decode', 'rl_step']
   for row in result['rows']:
+    assert row['model_share_of_peak'] <= row['share_of_peak']
     assert row['per_second'] > 0 and 0 <= row['share_of_peak'] < 1 and row['shape'] == 'd16x1'
     assert row['unit'] == ('problems' if row['part'] == 'generate' else 'tokens')
     assert 0.3 < row['useful_share'] <= 1 and row['compile_s'] > 0 and row['peak_mb'] > 0

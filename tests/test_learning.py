@@ -66,7 +66,7 @@ def made_up(answer=tuple(SOME_SIGNAL)) -> Exploration:
   log_probs = np.where(mask, quick_jit(_log_probs(0.7))(PARAMS, prompts, tokens)[0], 0.0)
   answer = np.array(answer)
   steps = np.zeros((ROWS, 1), bool)
-  return Exploration(prompts, Rollout(tokens, log_probs, mask), Verdict(answer, answer, answer, steps, steps))
+  return Exploration(prompts, Rollout(tokens, log_probs, mask, np.full(ROWS, TRACE)), Verdict(answer, answer, answer, steps, steps))
 
 
 @functools.cache
@@ -143,6 +143,7 @@ def test_rl_metrics():
   assert metrics['reward'] == 7 / 16 and metrics['signal'] == 1 / 2 and metrics['finite'] == 1.0
   assert metrics['length'] == np.mean(np.sum(e.rollout.mask, axis=1))
   assert metrics['entropy'] == pytest.approx(-np.sum(e.rollout.log_probs) / np.sum(e.rollout.mask), rel=1e-5)
+  assert metrics['decoded_useful'] == pytest.approx(np.mean(e.rollout.mask))
   assert state.step == 1
 
 
@@ -508,7 +509,7 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
     ids.extend(row_ids.reshape(-1).tolist())
     tokens = jnp.zeros((row_ids.size, n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0
-    return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0), Verdict(ok, ok, ok, ok[:, None], ok[:, None])
+    return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0, tokens[:, 0]), Verdict(ok, ok, ok, ok[:, None], ok[:, None])
 
   with mock.patch.multiple(exploration, sample_problems=problems, attempt=attempt):
     e = exploration.explore(setup, PARAMS, jax.random.key(0), group=2, temperature=1.0)

@@ -219,6 +219,7 @@ def test_stops_when_all_rows_have_ended():
     np.testing.assert_array_equal(np.argmax(got.tokens == END, axis=1), ends_at)
     np.testing.assert_array_equal(np.sum(got.mask, axis=1), 1 + np.array(ends_at))
     assert 4 * (segments - 1) < EndsOnTime.count <= 4 * segments
+    assert got.decoded.tolist() == [4 * segments] * 4
 
 
 def test_vmap_over_seeds():

@@ -23,9 +23,9 @@ from compgen_jax.learning.state import sample_problems
 
 
 def require() -> None:
-  """Raises ConfigError where PyTorch is not installed."""
-  if importlib.util.find_spec('torch') is None:
-    raise ConfigError("peer=True: needs PyTorch; legal is after pip install '.[peer]'")
+  """Raises ConfigError where PyTorch or TRL is not installed."""
+  if any(importlib.util.find_spec(name) is None for name in ('torch', 'trl')):
+    raise ConfigError("peer=True: needs PyTorch and TRL; legal is after pip install '.[peer]'")
 
 
 def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
           step()
         taken[what].append((time.perf_counter() - started) / STEPS)
     out += [
-        dict(shape=f'd{d_model}x{n_layers}', what=f'PyTorch {torch.__version__}, {what}',
+        dict(shape=f'd{d_model}x{n_layers}', what=f'PyTorch {torch.__version__}, {what}', step='sft_step',
              milliseconds=1e3 * statistics.median(seconds), ours_milliseconds=1e3 * ours.median / STEPS)
         for what, seconds in taken.items()
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
 
 def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   """A batch of the SFT stage, one problem a row, padded on the right; and our loss on it."""
-  setup = dataclasses.replace(work._stage('sft').setup, shards=1)
+  setup = dataclasses.replace(work.stage('sft').setup, shards=1)
   _, _, rendered = jax.jit(lambda key: sample_problems(key, setup))(work.key)
   rendered = jax.device_get(rendered)
   counted = np.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]

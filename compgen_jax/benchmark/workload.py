@@ -1,7 +1,7 @@
 """What is timed: the parts of training at one shape, with the work that each does.
 
-GFLOP/s count the matrix products that the shapes ask for (2 operations per multiply-add, three forward passes a training
-step), padding included and embeddings left out; softmax, norms, masks and the optimizer are time without a count. `useful`
+GFLOP/s count the matrix products that the shapes ask for (2 operations per multiply-add; three forward passes a training step,
+padding included, embeddings left out; Muon's iterations); softmax, norms, masks and AdamW are time without a count. `useful`
 tokens leave out padding.
 """
 
@@ -18,7 +18,7 @@ from compgen_jax import config as config_lib
 from compgen_jax.benchmark.timing import Program, program
 from compgen_jax.config import Config
 from compgen_jax.experiment import run, stages
-from compgen_jax.learning import exploration
+from compgen_jax.learning import exploration, optimizer
 from compgen_jax.learning.state import Source, in_blocks, on_every_device, sample_problems, update
 from compgen_jax.model.transformer import Model
 from compgen_jax.task.verify import verify
@@ -38,6 +38,7 @@ class Part:
   useful: float
   flops: float
   calls: int = 1  # repetitions inside one call, e.g. updates
+  model_flops: float | None = None  # without the optimizer's, where it has some
 
 
 def forward_flops(model: Model, rows: float, queries: int, keys: float, logits: int) -> float:
@@ -52,6 +53,15 @@ def row_flops(model: Model, columns: int) -> float:
   pieces = jax.eval_shape(lambda: model._columns(jnp.ones((1, columns), jnp.int32))).visible
   met = sum(piece.shape[1] * piece.shape[2] for piece in pieces) / columns
   return forward_flops(model, 1, columns, met, columns)
+
+
+def optimizer_flops(name: str, blocks: Any) -> float:
+  """Operations in the matrix products of an update of the layers (leaves [N, ...]): of Muon's Newton-Schulz iterations, each of
+  which makes X X^T, its square, and the product of a polynomial in it with X."""
+  matrices = [leaf.shape for path, leaf in jax.tree.leaves_with_path(blocks) if leaf.ndim == 3 and path[-1].key != 'conv']
+  iteration = lambda a, b: 4 * a * a * b + 2 * a**3
+  one = sum(n * iteration(min(i, o), max(i, o)) for n, i, o in matrices)
+  return float(len(optimizer.NEWTON_SCHULZ) * one) if name == 'muon' else 0.0
 
 
 def at_shape(config: ConfigDict, d_model: int, n_layers: int, rows: int = 512, **changes: Any) -> Config:
@@ -84,7 +94,7 @@ class Workload:
   def _on_devices(self, function, *args, row_outputs: bool = True) -> Program:
     return program(on_every_device(function, self.base, row_outputs), *args)
 
-  def _stage(self, name: str) -> stages.Stage:
+  def stage(self, name: str) -> stages.Stage:
     return stages.build(name, self.config, self.base, self.supports, pathlib.Path())
 
   # Parts ----------------------------------------------------------------------------------------------------------
@@ -109,7 +119,7 @@ class Workload:
 
   def step(self, name: str) -> Program:
     """STEPS updates of a stage in one dispatch."""
-    stage = self._stage(name)
+    stage = self.stage(name)
     n_seeds = len(self.config.all_seeds)
     with_seeds = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.params)
     state, parent = stages.initial_state(stage, with_seeds)
@@ -118,16 +128,22 @@ class Workload:
   def sft_step(self) -> Part:
     columns, useful, width = self._packed(self._sft_rows)
     flops = 3 * columns / width * row_flops(self.model, width)
-    return Part('sft_step', self.step('sft'), 'tokens', STEPS * columns, STEPS * useful, STEPS * flops, STEPS)
+    return self._step_part('sft_step', 'sft', columns, useful, flops, self.config.sft.optimizer)
 
   def rl_step(self) -> Part:
     columns, useful, width = self._packed(self._rl_rows)
-    flops = 3 * columns / width * row_flops(self.model, width) + self._prefill_flops + self._decode_flops
-    return Part('rl_step', self.step('compound'), 'tokens', STEPS * columns, STEPS * useful, STEPS * flops, STEPS)
+    prefill = forward_flops(self.model, self.config.rl.prompts, self.n_prompt, self.n_prompt, 1)
+    flops = 3 * columns / width * row_flops(self.model, width) + prefill + self._decode_flops
+    return self._step_part('rl_step', 'compound', columns, useful, flops, self.config.rl.optimizer)
+
+  def _step_part(self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str) -> Part:
+    more = optimizer_flops(optimizer_name, self.params['blocks'])
+    program = self.step(stage)
+    return Part(part, program, 'tokens', STEPS * columns, STEPS * useful, STEPS * (flops + more), STEPS, STEPS * flops)
 
   def forward(self) -> Part:
     """The forward pass of SFT on packed rows, empty ones too, without gradients."""
-    setup = self._stage('sft').setup
+    setup = self.stage('sft').setup
 
     def forward(params, key):
       rows, _ = self._sft_rows(key)
@@ -175,8 +191,8 @@ class Workload:
 
   def pieces(self) -> dict[str, Program]:
     """What the steps of SFT and RL are made of, for a breakdown: each does one of a step's pieces, or some of the first."""
-    sft, rl = self._stage('sft').setup, self._stage('compound').setup
-    state = stages.initial_state(self._stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
+    sft, rl = self.stage('sft').setup, self.stage('compound').setup
+    state = stages.initial_state(self.stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
     state = jax.tree.map(lambda x: x[0], state)
     group, temperature = self.config.rl.group, self.config.rl.temperature
     explore = lambda p, key: exploration.explore(rl, p, key, group=group, temperature=temperature)
@@ -196,13 +212,13 @@ class Workload:
     return in_blocks(sample_problems(key, setup)[2].prompt, self.base.rollout_rows)
 
   def _sft_rows(self, key: jax.Array):
-    setup = self._stage('sft').setup
+    setup = self.stage('sft').setup
     rendered = sample_problems(key, setup)[2]
     written = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
     return setup.pack(rendered.prompt, rendered.trace, written, {'weight': written.astype(jnp.float32)})
 
   def _rl_rows(self, key: jax.Array):
-    setup, rl = self._stage('compound').setup, self.config.rl
+    setup, rl = self.stage('compound').setup, self.config.rl
     _, _, rendered = sample_problems(key, setup)
     prompts = jnp.repeat(rendered.prompt, rl.group, axis=0)
     written = jnp.ones((prompts.shape[0], rendered.trace.shape[1]), bool)

@@ -59,7 +59,8 @@ def explore(setup: Setup, params, key: jax.Array, *, group: int, temperature: fl
 
 
 def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
-  """Metrics of a batch: reward, structure, length in tokens, and entropy in nats per token (estimated by -log p)."""
+  """Metrics of a batch: reward, structure, length in tokens, entropy in nats per token (estimated by -log p), and
+  the share of decoded columns that hold a token (the others come after a row's end)."""
   n_tokens = setup.sum(jnp.sum(e.rollout.mask))
   return {
       'reward': setup.mean(e.verdict.answer),
@@ -67,4 +68,5 @@ def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
       'strict': setup.mean(e.verdict.strict),
       'length': setup.mean(jnp.sum(e.rollout.mask, axis=1)),
       'entropy': -setup.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
+      'decoded_useful': n_tokens / setup.sum(jnp.sum(e.rollout.decoded)),
   }

@@ -23,14 +23,15 @@ def matmul(x_NxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
 
 def _product(x_NxI, w_IxO):
   # As one matrix, not a batch of them: decoding has one column a row.
-  return (_rows(x_NxI) @ w_IxO).reshape(*x_NxI.shape[:-1], w_IxO.shape[1])
+  y = jnp.dot(_rows(x_NxI), w_IxO, preferred_element_type=jnp.float32).astype(x_NxI.dtype)
+  return y.reshape(*x_NxI.shape[:-1], w_IxO.shape[1])
 
 
 def _matmul_backward(saved, dy_NxO):
   x_NxI, w_IxO = saved
   # The longer axis of the weight last: on CPU up to twice as fast as the other way round.
   a, b = (x_NxI, dy_NxO) if w_IxO.shape[0] <= w_IxO.shape[1] else (dy_NxO, x_NxI)
-  dw = jax.lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())))
+  dw = jax.lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32).astype(w_IxO.dtype)
   # (The barrier keeps XLA from turning a product and a transpose into the other product.)
   return _product(dy_NxO, w_IxO.T), dw if a is x_NxI else jax.lax.optimization_barrier(dw).T
 

@@ -16,11 +16,13 @@ from compgen_jax.model.transformer import Model
 
 class Rollout(NamedTuple):
   """`tokens` int32[B, C], `pad` after the end token; `log_probs` float32[B, C] of each token under the distribution it
-  was drawn from (greedy: at temperature 1), 0 where padded; `mask` bool[B, C], true up to and including the end."""
+  was drawn from (greedy: at temperature 1), 0 where padded; `mask` bool[B, C], true up to and including the end; `decoded`
+  int32[B], columns that were computed for the row, those after its end too."""
 
   tokens: jax.Array
   log_probs: jax.Array
   mask: jax.Array
+  decoded: jax.Array
 
 
 def rollout(
@@ -89,5 +91,5 @@ def rollout(
     state = i, (logits_BxV, model.extend(cache, n_prompt + until * segment), done_B), out
     unfinished = lambda state: (state[0] < until) & ~jnp.all(state[1][2])
     state = jax.lax.while_loop(unfinished, run_segment, state)
-  out = state[2]
-  return Rollout(*(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out))
+  i, _, out = state
+  return Rollout(*(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out), jnp.full((n_rows,), i * segment))
