@@ -1,10 +1,10 @@
 """Measures every part of the chain beside the matrix-product peak of the same run; prints ratios, not promises.
 
-  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer]
+  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer] [--policy runs/quickstart]
 
 Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
 against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO of the
-same size in TRL (extra `peer`).
+same size in TRL (extra `peer`); `--policy` also times an RL step from the policy that a run of this config ended SFT with.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ _ROWS = flags.DEFINE_integer('rows', 512, 'Rows of prefill, decode and RL.', low
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of the steps that are compared with one.', lower_bound=2)
 _GROWTH = flags.DEFINE_string('growth', None, 'Also measure how time grows, and draw it to this file.')
 _PEER = flags.DEFINE_bool('peer', False, 'Also time the same SFT step in PyTorch, eager and compiled, and GRPO in TRL.')
+_POLICY = flags.DEFINE_string('policy', None, 'Also time an RL step from the SFT policy of this workdir, a run of the same config.')
 
 
 def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_seeds: int) -> dict[str, Any]:
@@ -114,6 +115,12 @@ def text(result: dict[str, Any]) -> str:
     seeds = f'{b["seeds"]} seeds take {b[f"{step}_over_one_seed"]:.2f} times as long as one'
     lines.append(f'\n{step} at {b["shape"]}: {parts}; {seeds}')
   lines.append(f'rollouts (sampling and judging) are {100 * b["rl_rollout_share"]:.0f} % of rl_step')
+  if 'policy' in result:
+    p = result['policy']
+    lines.append(
+        f'\nrl_step from a trained policy: {p["step_milliseconds"]:.0f} ms, of which rollouts {100 * p["rollout_share"]:.0f} %; '
+        f'{100 * p["decoded_useful"]:.0f} % of the decoded columns hold a token; {100 * p["signal"]:.0f} % of the samples carry a signal'
+    )
   for peer in result.get('peer', ()):
     lines.append(
         f'\n{peer["step"]} at {peer["shape"]} in {peer["what"]}: {peer["milliseconds"]:.1f} ms, '
@@ -125,9 +132,9 @@ def text(result: dict[str, Any]) -> str:
 def _main():
   config = command_line.CONFIG.value
   command_line.require(config=config)
-  from compgen_jax.benchmark import growth, pytorch, trl
+  from compgen_jax import config as config_lib
+  from compgen_jax.benchmark import growth, policy, pytorch, trl
   from compgen_jax.benchmark.workload import at_shape
-  from compgen_jax.config import ConfigError
   from compgen_jax.experiment import files, run
 
   try:
@@ -135,12 +142,17 @@ def _main():
     for d_model, n_layers in shapes:
       at_shape(config, d_model, n_layers, _ROWS.value)
   except ValueError as e:
-    raise ConfigError(f'shapes={_SHAPES.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
+    raise config_lib.ConfigError(f'shapes={_SHAPES.value!r}: legal is WIDTHxLAYERS,... such as 64x2,128x4 ({e})') from e
   if _PEER.value:
     pytorch.require()
+  trained = config_lib.from_config_dict(config)
+  if _POLICY.value:
+    policy.require(trained, pathlib.Path(_POLICY.value))
   jax.config.update('jax_enable_compilation_cache', False)  # compile times are measured
   with jax.set_mesh(run.data_mesh(jax.device_count())):
     result = measure(config, shapes, _ROWS.value, _REPEATS.value, _SEEDS.value)
+    if _POLICY.value:
+      result['policy'] = policy.measure(trained, pathlib.Path(_POLICY.value), _REPEATS.value)
     if _PEER.value:
       result['peer'] = pytorch.compare(config, shapes, _REPEATS.value)
       result['peer'] += trl.compare(config, shapes, _ROWS.value, _REPEATS.value)

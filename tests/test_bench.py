@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compgen_jax.benchmark import growth, pytorch, timing, workload
+from compgen_jax.benchmark import growth, policy, pytorch, timing, workload
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import run
 from tests.experiments import tiny
@@ -81,3 +81,11 @@ def test_the_peer_is_asked_for_before_anything_is_measured(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ConfigError, match='peer'):
     pytorch.require()
+
+
+def test_a_policy_is_looked_for_before_anything_is_measured(tmp_path):
+  """A traceback after minutes of measuring where the workdir is not that of a run."""
+  from configs import quickstart
+
+  with pytest.raises(ConfigError, match="policy='.*': legal is"):
+    policy.require(from_config_dict(quickstart.get_config()), tmp_path)

@@ -189,19 +189,24 @@ class Workload:
     columns = self.rows * self.n_trace
     return Part('decode', part, 'tokens', columns, columns, self._prefill_flops + self._decode_flops)
 
+  def explore(self) -> Program:
+    """Sampling problems, their rollouts and the verdicts of an RL step."""
+    setup = self.stage('compound').setup
+    rl = self.config.rl
+    run = lambda params, key: exploration.explore(setup, params, key, group=rl.group, temperature=rl.temperature)
+    return self._on_devices(run, self.params, self.key)
+
   def pieces(self) -> dict[str, Program]:
     """What the steps of SFT and RL are made of, for a breakdown: each does one of a step's pieces, or some of the first."""
     sft, rl = self.stage('sft').setup, self.stage('compound').setup
     state = stages.initial_state(self.stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
     state = jax.tree.map(lambda x: x[0], state)
-    group, temperature = self.config.rl.group, self.config.rl.temperature
-    explore = lambda p, key: exploration.explore(rl, p, key, group=group, temperature=temperature)
     return {
         'sft.sample': self._on_devices(lambda key: sample_problems(key, sft)[2].trace, self.key),
         'sft.sample+pack': self._on_devices(lambda key: self._sft_rows(key)[0], self.key),
         'update': self._on_devices(lambda s: update(s, s.params, sft)[0], state, row_outputs=False),
         'rl.sample': self._on_devices(lambda key: sample_problems(jax.random.split(key)[0], rl)[2].trace, self.key),
-        'rl.explore': self._on_devices(explore, self.params, self.key),
+        'rl.explore': self.explore(),
     }  # fmt: skip
 
   # Their inputs and their work --------------------------------------------------------------------------------------
