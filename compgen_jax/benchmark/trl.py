@@ -43,7 +43,7 @@ def _train(work: Workload, repeats: int, between) -> list[float]:
   os.environ['TOKENIZERS_PARALLELISM'] = 'false'
   from datasets import Dataset
   from tokenizers import Tokenizer, models, pre_tokenizers
-  from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+  from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
   from trl import GRPOConfig, GRPOTrainer
 
   task, cfg, rl = work.task, work.config.model, work.config.rl
@@ -77,9 +77,11 @@ def _train(work: Workload, repeats: int, between) -> list[float]:
         per_device_train_batch_size=work.rows, num_generations=rl.group, temperature=rl.temperature, beta=0.0,
         max_completion_length=work.n_trace, generation_kwargs={'min_new_tokens': work.n_trace}, max_steps=repeats + 1,
     )  # fmt: skip
-    GRPOTrainer(
+    trainer = GRPOTrainer(
         model=LlamaForCausalLM(llama), reward_funcs=lambda completions, **_: [float(c.endswith('1')) for c in completions], args=args,
         train_dataset=Dataset.from_list([{'prompt': ' '.join(str(t) for t in prompt if t != task.pad)} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[Clock()],
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
   return seconds[1:]
