@@ -1,10 +1,11 @@
 """Measures every part of the chain beside the matrix-product peak of the same run; prints ratios, not promises.
 
-  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer] [--policy runs/quickstart]
+  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer] [--policy DIR]
 
 Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
-against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO of the
-same size in TRL (extra `peer`); `--policy` also times an RL step from the policy that a run of this config ended SFT with.
+against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO
+of the same size in TRL (extra `peer`); `--policy` also times an RL step from the policy that the run of this config in the
+workdir DIR ended SFT with.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ _ROWS = flags.DEFINE_integer('rows', 512, 'Rows of prefill, decode and RL.', low
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of the steps that are compared with one.', lower_bound=2)
 _GROWTH = flags.DEFINE_string('growth', None, 'Also measure how time grows, and draw it to this file.')
 _PEER = flags.DEFINE_bool('peer', False, 'Also time the same SFT step in PyTorch, eager and compiled, and GRPO in TRL.')
-_POLICY = flags.DEFINE_string('policy', None, 'Also time an RL step from the SFT policy of this workdir, a run of the same config.')
+_POLICY = flags.DEFINE_string('policy', None, 'Also time an RL step from the SFT policy of this workdir.')
 
 
 def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_seeds: int) -> dict[str, Any]:
@@ -60,8 +61,8 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
     model_gflops = gflops if part.model_flops is None else part.model_flops / taken / 1e9
     entries.append(
         dict(part=part.part, shape=shape, per_second=part.units / taken, unit=part.unit,
-             useful_per_second=part.useful / taken, useful_share=part.useful / part.units, gflops=gflops, share_of_peak=gflops / peak,
-             model_share_of_peak=model_gflops / peak,
+             useful_per_second=part.useful / taken, useful_share=part.useful / part.units,
+             gflops=gflops, share_of_peak=gflops / peak, model_share_of_peak=model_gflops / peak,
              milliseconds=1e3 * taken / part.calls, compile_s=part.program.compile_s, peak_mb=part.program.peak_mb)
     )  # fmt: skip
   table = {(e['shape'], e['part']): e for e in entries}
@@ -70,7 +71,8 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
     generate['share_of_sft_step'] = config.sft.batch / generate['per_second'] / (step['milliseconds'] / 1e3)
     decode['tokens_per_forward_token'] = decode['per_second'] / table[shape, 'sft_forward']['per_second']
   return dict(matmul_peak_gflops=peak, rows=entries, breakdown=_breakdown(pieces, by_name, n_seeds),
-              dtype=config.model.dtype, hardware=platform.hardware(), command=summary.command(), commit=summary.commit(), repeats=repeats)  # fmt: skip
+              dtype=config.model.dtype, hardware=platform.hardware(), repeats=repeats,
+              command=summary.command(), commit=summary.commit())  # fmt: skip
 
 
 def _breakdown(pieces: dict, by_name: dict, n_seeds: int) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def text(result: dict[str, Any]) -> str:
     lines.append(
         f'{e["part"]:12} {e["shape"]:8} {e["per_second"]:12,.0f}  {e["unit"]:9} {100 * e["useful_share"]:9.0f}% '
         f'{e["gflops"]:8.1f} {share} {e["milliseconds"]:10.1f} {e["compile_s"]:10.1f} {e["peak_mb"]:9.0f}'
-        + (f'   {100 * e["model_share_of_peak"]:.1f} % without the optimizer\'s products' if e['part'].endswith('_step') else '')
+        + (f'   {100 * e["model_share_of_peak"]:.1f} % without the optimizer' if e['part'].endswith('_step') else '')
         + (f'   {100 * e["share_of_sft_step"]:.1f} % of an SFT step' if 'share_of_sft_step' in e else '')
         + (f'   {e["tokens_per_forward_token"]:.2f} of the tokens of sft_forward' if 'tokens_per_forward_token' in e else '')
     )
@@ -119,7 +121,8 @@ def text(result: dict[str, Any]) -> str:
     p = result['policy']
     lines.append(
         f'\nrl_step from a trained policy: {p["step_milliseconds"]:.0f} ms, of which rollouts {100 * p["rollout_share"]:.0f} %; '
-        f'{100 * p["decoded_useful"]:.0f} % of the decoded columns hold a token; {100 * p["signal"]:.0f} % of the samples carry a signal'
+        f'{100 * p["decoded_useful"]:.0f} % of the decoded columns hold a token; '
+        f'{100 * p["signal"]:.0f} % of the samples carry a signal'
     )
   for peer in result.get('peer', ()):
     lines.append(

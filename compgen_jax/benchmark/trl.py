@@ -1,8 +1,8 @@
 """A GRPO step of the same size in TRL (von Werra et al.), the library that most who do this in PyTorch would take.
 
-The same prompts and number of samples, as many sampled tokens, all of them learned from, one AdamW update; the policy is a Llama of the
-same width, depth, heads and number of parameters. Ours draws its own problems and checks every step of each trace; TRL gets its
-prompts for free and compares the end of a string.
+The same prompts and number of samples, as many sampled tokens, all of them learned from, one AdamW update; the policy is a
+Llama of the same width, depth, heads and number of parameters. Ours draws its own problems and checks every step of each
+trace; TRL gets its prompts for free and compares the end of a string.
 """
 
 import dataclasses
@@ -73,14 +73,15 @@ def _train(work: Workload, repeats: int, between) -> list[float]:
 
   with tempfile.TemporaryDirectory() as folder:
     args = GRPOConfig(
-        output_dir=folder, use_cpu=True, bf16=False, report_to='none', save_strategy='no', logging_strategy='no', disable_tqdm=True,
+        output_dir=folder, use_cpu=True, bf16=False,
+        report_to='none', save_strategy='no', logging_strategy='no', disable_tqdm=True,
         per_device_train_batch_size=work.rows, num_generations=rl.group, temperature=rl.temperature, beta=0.0,
         max_completion_length=work.n_trace, generation_kwargs={'min_new_tokens': work.n_trace}, max_steps=repeats + 1,
     )  # fmt: skip
     trainer = GRPOTrainer(
-        model=LlamaForCausalLM(llama), reward_funcs=lambda completions, **_: [float(c.endswith('1')) for c in completions], args=args,
-        train_dataset=Dataset.from_list([{'prompt': ' '.join(str(t) for t in prompt if t != task.pad)} for prompt in prompts]), processing_class=tokenizer,
-        callbacks=[Clock()],
+        model=LlamaForCausalLM(llama), args=args, processing_class=tokenizer, callbacks=[Clock()],
+        reward_funcs=lambda completions, **_: [float(c.endswith('1')) for c in completions],
+        train_dataset=Dataset.from_list([{'prompt': ' '.join(str(t) for t in p if t != task.pad)} for p in prompts]),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()

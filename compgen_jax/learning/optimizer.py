@@ -9,7 +9,7 @@ from optax import contrib
 
 SCHEDULES = ('constant', 'cosine')
 OPTIMIZERS = ('adamw', 'muon')
-# optax's own (Jordan et al. 2024), one row per iteration: as rows they are looped over, else unrolled, which takes longer to compile.
+# optax's own (Jordan et al. 2024), a row per iteration: rows are looped over; one for all would be unrolled, and compile longer.
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
@@ -64,7 +64,8 @@ def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> o
   if name == 'muon':
     scaled = lambda step: config.muon_scale * learning_rate(step)
     tx = contrib.muon(
-        scaled, NEWTON_SCHULZ, weight_decay=config.weight_decay, eps=config.eps, muon_weight_dimension_numbers=_muon_dimensions,
+        scaled, NEWTON_SCHULZ, weight_decay=config.weight_decay, eps=config.eps,
+        muon_weight_dimension_numbers=_muon_dimensions,
         adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=config.weight_decay, adam_learning_rate=learning_rate,
     )  # fmt: skip
   else:

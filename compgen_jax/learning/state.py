@@ -47,8 +47,8 @@ class Setup:
   `shards`: devices that share a batch; with more than one, steps run inside `jax.shard_map` over the mesh axis `data`.
   `n_seeds`: seeds that train side by side, as one; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
   `row_columns`: about the width of the rows that traces are packed into for learning (see `packing.pack_traces`).
-  `block_rows`: packed rows whose gradient is computed at a time: blocks of the first size as long as they can be filled, then of
-  the next; the last block of the last size is filled up with empty rows. () is all at once.
+  `block_rows`: packed rows whose gradient is computed at a time: blocks of the first size as long as they can be filled,
+  then of the next; the last block of the last size is filled up with empty rows. () is all at once.
   `rollout_rows`: rows whose traces are sampled at a time; 0 is all at once.
   Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
   """
@@ -82,7 +82,7 @@ class Setup:
     return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, self.row_columns, multiple)
 
   def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
-    """(rows in a block, number of such blocks), one after the other, that cover the first `n_active` (may be traced) of `n_rows`."""
+    """(rows in a block, number of such blocks), one after the other, for the first `n_active` (may be traced) of `n_rows`."""
     if not self.block_rows:
       return [(n_rows, jnp.minimum(n_active, 1))]
     last = _divisor(n_rows, min(self.block_rows[-1], _most_rows(n_rows)))
