@@ -129,9 +129,9 @@ class Block(nn.Module):
       tail = window[:, window.shape[1] - n_tail :]
 
     qkv = matmul(h_BxTxD, dense('qkv', (cfg.d_model, 3 * cfg.d_model), cfg.d_model))
-    # `lax.split`, because its gradient is one concatenation.
-    heads = lambda a: a.reshape(n_rows, n_columns, cfg.n_heads, d_head)
-    q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = map(heads, jax.lax.split(qkv, (cfg.d_model,) * 3, axis=2))
+    # Split by heads, by `lax.split`: its gradient is then one concatenation, which takes up the transposes of the three.
+    qkv = qkv.reshape(n_rows, n_columns, 3 * cfg.n_heads, d_head)
+    q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jax.lax.split(qkv, (cfg.n_heads,) * 3, axis=2)
     if cfg.positions == 'rope':
       q_BxTxHxK, k_BxTxHxK = _rope(q_BxTxHxK, columns.number), _rope(k_BxTxHxK, columns.number)
     q, keys, values = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxK * d_head**-0.5, k_BxTxHxK, v_BxTxHxK))
@@ -141,10 +141,10 @@ class Block(nn.Module):
     pieces, first = [], 0
     for mask in columns.visible:
       behind, reach = first + mask.shape[1], mask.shape[2]
-      pieces.append(attention(q[:, :, first:behind], keys[:, :, :reach], values[:, :, :reach], mask))
+      mixed = attention(q[:, :, first:behind], keys[:, :, :reach], values[:, :, :reach], mask)
+      pieces.append(jnp.swapaxes(mixed, 1, 2))
       first = behind
-    mixed_BxHxTxK = jnp.concatenate(pieces, axis=2)
-    mixed = jnp.swapaxes(mixed_BxHxTxK, 1, 2).reshape(h_BxTxD.shape)
+    mixed = jnp.concatenate(pieces, axis=1).reshape(h_BxTxD.shape)
     x_BxTxD += matmul(mixed, dense('attention_out', (cfg.d_model, cfg.d_model), cfg.d_model)) * residual_scale
 
     h_BxTxD = RMSNorm(name='ff_norm')(x_BxTxD)
