@@ -58,7 +58,7 @@ def measure(config, shapes: list[tuple[int, int]], rows: int, repeats: int, n_se
       part = dataclasses.replace(part, flops=part.flops - by_name[shape, 'prefill'].flops)
       taken -= by_name[shape, 'prefill'].program.median
     gflops = part.flops / taken / 1e9
-    model_gflops = gflops if part.model_flops is None else part.model_flops / taken / 1e9
+    model_gflops = (part.flops - part.optimizer_flops) / taken / 1e9
     entries.append(
         dict(part=part.part, shape=shape, per_second=part.units / taken, unit=part.unit,
              useful_per_second=part.useful / taken, useful_share=part.useful / part.units,

@@ -65,7 +65,6 @@ def show(config, workdir, arm: str | None, split: str | None, n: int, temperatur
 
   from compgen_jax.config import ConfigError
   from compgen_jax.experiment import run, stages
-  from compgen_jax.experiment.checkpoint import CheckpointError, StageCheckpoints
   from compgen_jax.experiment.evaluate import Evaluator
 
   if split is not None and split not in config.eval.splits:
@@ -79,10 +78,7 @@ def show(config, workdir, arm: str | None, split: str | None, n: int, temperatur
   params = None
   if arm is not None:
     stage = stages.build(arm, config, base, supports, pathlib.Path(workdir))
-    if not stage.finished:
-      raise CheckpointError(f'{stage.folder}: stage {arm} has not finished in this workdir')
-    state, _ = stages.initial_state(stage, None)
-    params = jax.tree.map(lambda x: x[0], StageCheckpoints(stage.folder / 'checkpoints').restore(state).params)
+    params = jax.tree.map(lambda x: x[0], stages.trained_params(stage))
   blocks = []
   for name, depth in evaluator.splits:
     if split in (None, name):

@@ -11,7 +11,6 @@ from compgen_jax.benchmark import timing
 from compgen_jax.benchmark.workload import STEPS, Workload
 from compgen_jax.config import Config, ConfigError
 from compgen_jax.experiment import stages
-from compgen_jax.experiment.checkpoint import StageCheckpoints
 
 STAGE = 'compound'
 
@@ -27,10 +26,7 @@ def measure(config: Config, workdir: pathlib.Path, repeats: int) -> dict[str, An
   """Milliseconds of a step of `STAGE` (first seed) and of its rollouts, and how much of them was of use."""
   work = Workload(dataclasses.replace(config, seeds=config.all_seeds[:1]), rows=config.rl.prompts * config.rl.group)
   parent = stages.build(config.stages[STAGE].init_from, config, work.base, work.supports, workdir)
-  checkpoints = StageCheckpoints(parent.folder / 'checkpoints')
-  trained = checkpoints.restore(stages.initial_state(parent, None)[0]).params
-  checkpoints.close()
-  work.params = jax.tree.map(lambda x: x[0], trained)
+  work.params = jax.tree.map(lambda x: x[0], stages.trained_params(parent))
   step, explore = work.step(STAGE), work.explore()
   timing.in_turn([step, explore], repeats)
   metrics = {name: float(np.mean(value)) for name, value in step.call()[1].items()}

@@ -4,7 +4,6 @@ Same parameters, loss (checked), problems and optimizer (AdamW, in its fused for
 batch; attention by `scaled_dot_product_attention`. It gets its batch for free; our step samples and packs its own.
 """
 
-import dataclasses
 import importlib.util
 import statistics
 import time
@@ -19,7 +18,6 @@ from compgen_jax.benchmark.workload import STEPS, Workload, at_shape
 from compgen_jax.config import ConfigError
 from compgen_jax.experiment import platform
 from compgen_jax.learning import sft
-from compgen_jax.learning.state import sample_problems
 
 
 def require() -> None:
@@ -60,9 +58,7 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
 
 def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   """A batch of the SFT stage, one problem a row, padded on the right; and our loss on it."""
-  setup = dataclasses.replace(work.stage('sft').setup, shards=1)
-  _, _, rendered = jax.jit(lambda key: sample_problems(key, setup))(work.key)
-  rendered = jax.device_get(rendered)
+  rendered = jax.device_get(work.batch('sft'))
   counted = np.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
   counted &= (rendered.trace >= work.task.alphabet) | ~rendered.dry[:, None]
   tokens = np.concatenate([rendered.prompt, rendered.trace], axis=1)
@@ -77,7 +73,7 @@ def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], heads=heads, indices=indices,
                heads_only=np.broadcast_to(rendered.dry[:, None], heads.shape))  # fmt: skip
   document = (batch['token'] != work.task.pad).astype(np.int32)
-  loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, setup))(work.params, batch | dict(document=document))
+  loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, work.base))(work.params, batch | dict(document=document))
   return batch, float(loss)
 
 

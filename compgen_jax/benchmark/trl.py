@@ -5,19 +5,15 @@ Llama of the same width, depth, heads and number of parameters. Ours draws its o
 trace; TRL gets its prompts for free and compares the end of a string.
 """
 
-import dataclasses
 import os
 import statistics
 import tempfile
 import time
 from typing import Any
 
-import jax
-
 from compgen_jax.benchmark import timing
 from compgen_jax.benchmark.workload import STEPS, Workload, at_shape
 from compgen_jax.experiment import platform
-from compgen_jax.learning.state import sample_problems
 
 
 def compare(config, shapes: list[tuple[int, int]], rows: int, repeats: int) -> list[dict[str, Any]]:
@@ -52,8 +48,7 @@ def _train(work: Workload, repeats: int, between) -> list[float]:
   tokenizer = PreTrainedTokenizerFast(
       tokenizer_object=words, pad_token=str(task.pad), unk_token=str(task.pad), eos_token=str(task.end), padding_side='left'
   )
-  setup = dataclasses.replace(work.stage('compound').setup, shards=1)
-  prompts = jax.jit(lambda key: sample_problems(key, setup)[2].prompt)(work.key).tolist()
+  prompts = work.batch('compound').prompt.tolist()
   # Its feed-forward part has three matrices, not two.
   llama = LlamaConfig(
       vocab_size=task.vocab_size, max_position_embeddings=work.n_prompt + work.n_trace, hidden_size=cfg.d_model,

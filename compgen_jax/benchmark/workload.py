@@ -38,7 +38,7 @@ class Part:
   useful: float
   flops: float
   calls: int = 1  # repetitions inside one call, e.g. updates
-  model_flops: float | None = None  # without the optimizer's, where it has some
+  optimizer_flops: float = 0.0  # the part of `flops` that is the optimizer's
 
 
 def forward_flops(model: Model, rows: float, queries: int, keys: float, logits: int) -> float:
@@ -97,6 +97,11 @@ class Workload:
   def stage(self, name: str) -> stages.Stage:
     return stages.build(name, self.config, self.base, self.supports, pathlib.Path())
 
+  def batch(self, name: str):
+    """A stage's whole batch, rendered, on one device."""
+    setup = dataclasses.replace(self.stage(name).setup, shards=1)
+    return jax.jit(lambda key: sample_problems(key, setup)[2])(self.key)
+
   # Parts ----------------------------------------------------------------------------------------------------------
 
   def generate(self) -> Part:
@@ -138,8 +143,8 @@ class Workload:
 
   def _step_part(self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str) -> Part:
     more = optimizer_flops(optimizer_name, self.params['blocks'])
-    program = self.step(stage)
-    return Part(part, program, 'tokens', STEPS * columns, STEPS * useful, STEPS * (flops + more), STEPS, STEPS * flops)
+    units = [STEPS * x for x in (columns, useful, flops + more)]
+    return Part(part, self.step(stage), 'tokens', *units, calls=STEPS, optimizer_flops=STEPS * more)
 
   def forward(self) -> Part:
     """The forward pass of SFT on packed rows, empty ones too, without gradients."""

@@ -141,6 +141,20 @@ def run(stage: Stage, parent: Any | None, evaluator: Evaluator) -> Any:
   return state.params
 
 
+def trained_params(stage: Stage) -> Any:
+  """The parameters that a finished stage ended with, with a leading seed axis.
+
+  Raises:
+    CheckpointError: it has not finished, or its checkpoint can't be read.
+  """
+  if not stage.finished:
+    raise CheckpointError(f'{stage.folder}: stage {stage.name} has not finished in this workdir')
+  checkpoints = StageCheckpoints(stage.folder / 'checkpoints')
+  params = checkpoints.restore(initial_state(stage, None)[0]).params
+  checkpoints.close()
+  return params
+
+
 def _train(stage: Stage, state: TrainState, parent, checkpoints: StageCheckpoints, evaluator: Evaluator) -> TrainState:
   config = stage.config
   done = int(state.step[0])

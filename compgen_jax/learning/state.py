@@ -63,9 +63,12 @@ class Setup:
   block_rows: tuple[int, ...] = ()
   rollout_rows: int = 0
 
-  def sum(self, x: jax.Array) -> jax.Array:
-    """Sum over the devices that share the batch."""
-    return jax.lax.psum(x, AXIS) if self.shards > 1 else x
+  def sum(self, tree: Any) -> Any:
+    """Sum over the devices that share the batch: of all leaves (of one dtype) in one collective."""
+    if self.shards == 1:
+      return tree
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.psum(flat, AXIS))
 
   def mean(self, x: jax.Array) -> jax.Array:
     """Mean of all elements over all devices (each holds equally many)."""
@@ -199,8 +202,7 @@ def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str
   Each device updates some of the layers where they can be shared out evenly: Muon's matrix products are up to a quarter of a
   step's. Metrics `grad_norm` and `finite` (1 where gradients and new parameters are finite).
   """
-  flat, unravel = ravel_pytree(grads)  # one collective, not one per leaf
-  grads = unravel(setup.sum(flat))
+  grads = setup.sum(grads)
   norm = optax.tree.norm(grads)
   n_layers = setup.model.config.n_layers
   mine, whole = (lambda tree: tree,) * 2

@@ -31,7 +31,8 @@ def _matmul_backward(saved, dy_NxO):
   x_NxI, w_IxO = saved
   # The longer axis of the weight last: on CPU up to twice as fast as the other way round.
   a, b = (x_NxI, dy_NxO) if w_IxO.shape[0] <= w_IxO.shape[1] else (dy_NxO, x_NxI)
-  dw = jax.lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32).astype(w_IxO.dtype)
+  dw = jax.lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+  dw = dw.astype(w_IxO.dtype)
   # (The barrier keeps XLA from turning a product and a transpose into the other product.)
   return _product(dy_NxO, w_IxO.T), dw if a is x_NxI else jax.lax.optimization_barrier(dw).T
 

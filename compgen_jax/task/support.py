@@ -206,8 +206,8 @@ class Support:
     if self.table is None:
       return _draw_members(self, keys, jnp.int32(depth), cap)
     rows = np.flatnonzero(self.table.depth == depth)
-    picks = rows[np.asarray(latent.below(jax.vmap(jax.random.bits)(keys), len(rows)))]
-    return jax.vmap(lambda c: with_cap(c, cap))(jax.tree.map(lambda x: x[picks], self.table))
+    one_depth = dataclasses.replace(self, table=jax.tree.map(lambda x: x[rows], self.table))
+    return jax.jit(jax.vmap(lambda k: with_cap(one_depth.sample_composition(k), cap)))(keys)
 
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
