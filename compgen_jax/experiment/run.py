@@ -1,5 +1,6 @@
 """One experiment from config to report: `run(config, workdir)`."""
 
+import contextlib
 import os
 import time
 from typing import Any
@@ -66,12 +67,13 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   if not isinstance(config, Config):
     config = config_lib.from_config_dict(config)
   n_devices = config_lib.validate_devices(config, jax.device_count())
-  supports = build_supports(config)
-  folder, lock = files.open_workdir(workdir, config)
-  started = time.monotonic()
-  summary.commit()
   mesh = data_mesh(n_devices)
-  with lock, jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
+    supports = build_supports(config)
+    folder, lock = files.open_workdir(workdir, config)
+    stack.enter_context(lock)
+    started = time.monotonic()
+    summary.commit()
     base = build_setup(config, n_devices)
     evaluator = Evaluator(config, base, supports, training_supports(config, supports))
     params: dict[str, Any] = {}

@@ -108,8 +108,9 @@ def initial_state(stage: Stage, parent: Any | None) -> tuple[TrainState, Any]:
   if parent is None:
     init = lambda seed: stage.setup.model.init_params(jax.random.fold_in(jax.random.key(seed), zlib.crc32(b'init')))
     parent = jax.jit(jax.vmap(init))(seeds)
-  state = jax.jit(jax.vmap(lambda p: create(stage.setup, p)))(parent)
-  return jax.tree.map(jnp.copy, state), parent
+  # Copied, because the loop takes the state's memory over.
+  state = jax.jit(jax.vmap(lambda p: create(stage.setup, jax.tree.map(jnp.copy, p))))(parent)
+  return state, parent
 
 
 def run(stage: Stage, parent: Any | None, evaluator: Evaluator) -> Any:

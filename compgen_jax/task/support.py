@@ -8,7 +8,9 @@ Every composition is *live*: each step's result can reach the answer, so that de
 
 import dataclasses
 import functools
+import itertools
 import zlib
+from typing import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,8 @@ from compgen_jax.task.vocab import TaskConfig
 
 POOLS = ('test', 'validation', 'sft', 'rl')
 _HASH_RANGE = 1 << 16
-_CANDIDATES = 8  # compositions drawn at a time where most lie outside the support
+_CANDIDATES = 8  # compositions drawn at a time where most lie outside the support: on device
+_PROBED = 4096  # and on the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,13 +204,20 @@ class Support:
     return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1]
 
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
-    """`n` compositions of one of the support's depths, with arrays of `cap` steps (leading axis n)."""
-    keys = jax.random.split(key, n)
+    """`n` compositions of one of the support's depths, on the host: numpy arrays of `cap` steps, with a leading axis n."""
     if self.table is None:
-      return _draw_members(self, keys, jnp.int32(depth), cap)
-    rows = np.flatnonzero(self.table.depth == depth)
-    one_depth = dataclasses.replace(self, table=jax.tree.map(lambda x: x[rows], self.table))
-    return jax.jit(jax.vmap(lambda k: with_cap(one_depth.sample_composition(k), cap)))(keys)
+      rows = [np.zeros((0, 1 + 2 * self.depth_cap), np.int32)]
+      for batch in _members(self, key, depth):
+        rows.append(batch)
+        if sum(map(len, rows)) >= n:
+          break
+      found = _from_rows(np.concatenate(rows)[:n])
+    else:
+      of_depth = np.flatnonzero(self.table.depth == depth)
+      picks = of_depth[np.asarray(jax.random.randint(key, (n,), 0, len(of_depth)))]
+      found = jax.tree.map(lambda x: x[picks], self.table)
+    fit = lambda x: np.pad(x[:, :cap], ((0, 0), (0, max(0, cap - x.shape[1]))))
+    return Composition(found.depth, fit(found.routing), fit(found.skill))
 
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
@@ -232,12 +242,10 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
     per_depth[i] += 1
   tables = []
   for depth, wanted in zip(config.depths, per_depth):
-    n = max(4096, 16 * wanted)
     found: dict[bytes, np.ndarray] = {}
-    for attempt in range(16):
-      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(pools.salt), depth), attempt)
-      rows, fits = jax.device_get(_probe(whole, key, jnp.int32(depth), n))
-      for row in rows[fits]:
+    key = jax.random.fold_in(jax.random.key(pools.salt), depth)
+    for rows in itertools.islice(_members(whole, key, depth), 16 + wanted // 16):
+      for row in rows:
         found.setdefault(row.tobytes(), row)
       if len(found) >= max(wanted, 1):
         break
@@ -248,18 +256,22 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
     tables.append(np.stack(list(found.values())[: max(wanted, 1)]))
   if not config.compositions:
     return whole
-  rows_KxN = np.concatenate(tables)
-  cap = whole.depth_cap
-  table = Composition(rows_KxN[:, 0], rows_KxN[:, 1 : 1 + cap], rows_KxN[:, 1 + cap :])
-  return dataclasses.replace(whole, table=table)
+  return dataclasses.replace(whole, table=_from_rows(np.concatenate(tables)))
+
+
+def _members(support: Support, key: jax.Array, depth: int) -> Iterator[np.ndarray]:
+  """Random compositions of a depth that fit the support's config, as rows (see `_probe`); batch after batch, without end."""
+  for i in itertools.count():
+    rows, fits = jax.device_get(_probe(support, jax.random.fold_in(key, i), jnp.int32(depth)))
+    yield rows[fits]
+
+
+def _from_rows(rows_KxN: np.ndarray) -> Composition:
+  depth, modules = rows_KxN[:, 0], rows_KxN[:, 1:]
+  return Composition(depth, *np.split(modules, 2, axis=1))
 
 
 # Compiled once per support, not once per call.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _draw_members(support: Support, keys: jax.Array, depth: jax.Array, cap: int) -> Composition:
-  return jax.vmap(lambda k: with_cap(support._draw_member(k, depth), cap))(keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -267,10 +279,10 @@ def _contains_all(support: Support, compositions: Composition) -> jax.Array:
   return jax.vmap(lambda c: support.contains(with_cap(c, max(support.depth_cap, c.routing.shape[0]))))(compositions)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _probe(support: Support, key: jax.Array, depth: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-  """`n` candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
-  bits = jax.random.bits(key, (n, support.depth_cap))
+@functools.partial(jax.jit, static_argnums=0)
+def _probe(support: Support, key: jax.Array, depth: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
+  bits = jax.random.bits(key, (_PROBED, support.depth_cap))
   composition = jax.vmap(lambda b: support._draw_modules(b, depth))(bits)
   rows = jnp.concatenate([composition.depth[:, None], composition.routing, composition.skill], axis=1)
   return rows, jax.vmap(support._describes)(composition)
