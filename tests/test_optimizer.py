@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.optimizer import OPTIMIZERS, OptimizerConfig
@@ -77,6 +78,44 @@ def test_muon_takes_just_the_layer_matrices(kind):
     singular /= MUON_SCALE * LR * max(1.0, u.shape[2] / u.shape[1]) ** 0.5
     assert np.all((0.6 < singular[:, 0]) & (singular[:, 0] < 1.3)) and np.all(np.median(singular, axis=1) > 0.6)
   assert taken == MUON_LEAVES
+
+
+def test_orthogonalise():
+  """Catches a polynomial that is left out or applied to another matrix, and rounding that grows where singular values are tiny
+  or zero: against the polynomials of the singular values in float64, for matrices of all shapes side by side."""
+  rng = np.random.default_rng(0)
+  matrices, wanted = [], []
+  for shape in ((24, 24), (24, 96), (96, 24), (16, 24), (24, 16)):
+    n = min(shape)
+    for spectrum in (np.ones(n), np.logspace(0, -9, n), 1.0 * (np.arange(n) < 2)):
+      u, _, vt = np.linalg.svd(rng.standard_normal((2, *shape)), full_matrices=False)
+      s = spectrum / np.linalg.norm(spectrum)
+      matrices.append(np.float32((u * s) @ vt))
+      for a, b, c in optimizer.NEWTON_SCHULZ:
+        s = a * s + b * s**3 + c * s**5
+      wanted.append((u * s) @ vt)
+  for got, want in zip(quick_jit(optimizer.orthogonalise)(matrices), wanted):
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def test_muon_is_that_of_optax():
+  """Catches momentum, a scale by shape, a learning rate or a decay that differ from the library's."""
+  params = models.params(models.model())
+  rng = np.random.default_rng(0)
+  gradients = [jax.tree.map(lambda p: np.float32(1e-2 * rng.standard_normal(p.shape)), params) for _ in range(3)]
+  rate = optimizer.schedule(LR, 2, 100, 'constant')
+
+  def dimensions(params):
+    matrix = lambda path: path[-1].key in MUON_LEAVES
+    return jax.tree.map_with_path(lambda path, _: contrib.MuonDimensionNumbers(1, 2) if matrix(path) else None, params)
+
+  whole = contrib.muon(
+      lambda step: MUON_SCALE * rate(step), weight_decay=0.1, muon_weight_dimension_numbers=dimensions,
+      adam_b1=0.9, adam_b2=0.98, adam_weight_decay=0.1, adam_learning_rate=rate,
+  )  # fmt: skip
+  ours = optimizer.make(config(weight_decay=0.1, clip_norm=1e9), 'muon', rate)
+  for got, want in zip(run(ours, params, gradients), run(whole, params, gradients)):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, want)
 
 
 def test_updates_go_downhill():

@@ -56,12 +56,12 @@ def row_flops(model: Model, columns: int) -> float:
 
 
 def optimizer_flops(name: str, blocks: Any) -> float:
-  """Operations in the matrix products of an update of the layers (leaves [N, ...]): of Muon's Newton-Schulz iterations, each of
-  which makes X X^T, its square, and the product of a polynomial in it with X."""
+  """Operations in the matrix products of an update of the layers (leaves [N, ...]): of `optimizer.orthogonalise`, for a matrix
+  of a x b (a <= b) two products with all of it, and up to four of a x a for each polynomial."""
   matrices = [leaf.shape for path, leaf in jax.tree.leaves_with_path(blocks) if leaf.ndim == 3 and path[-1].key != 'conv']
-  iteration = lambda a, b: 4 * a * a * b + 2 * a**3
-  one = sum(n * iteration(min(i, o), max(i, o)) for n, i, o in matrices)
-  return float(len(optimizer.NEWTON_SCHULZ) * one) if name == 'muon' else 0.0
+  n_square = 4 * len(optimizer.NEWTON_SCHULZ) - 3
+  one = lambda a, b: 4 * a * a * b + n_square * 2 * a**3
+  return float(sum(n * one(min(i, o), max(i, o)) for n, i, o in matrices)) if name == 'muon' else 0.0
 
 
 def at_shape(config: ConfigDict, d_model: int, n_layers: int, rows: int = 512, **changes: Any) -> Config:
