@@ -79,10 +79,17 @@ class Setup:
     return jax.lax.pmax(n, SEEDS) if self.n_seeds > 1 else n
 
   def pack(self, prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array]):
-    """`packing.pack_traces` into this setup's rows."""
+    """`packing.pack_traces` of this device's examples together with all others', into this setup's rows; its share of them.
+
+    Packed by themselves, the examples that count would keep some devices waiting for others.
+    """
     n_examples = trace_BxC.shape[0]
     multiple = min(self.block_rows[-1], _most_rows(n_examples)) if self.block_rows else 1
-    return packing.pack_traces(prompt_BxP, trace_BxC, mask_BxC, columns, self.model.pad, self.row_columns, multiple)
+    examples, hand = (prompt_BxP, trace_BxC, mask_BxC, columns), 0
+    if self.shards > 1:
+      examples = _gather(examples)
+      hand = jax.lax.axis_index(AXIS)
+    return packing.pack_traces(*examples, self.model.pad, self.row_columns, multiple, hand, self.shards)
 
   def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
     """(rows in a block, number of such blocks), one after the other, for the first `n_active` (may be traced) of `n_rows`."""
@@ -227,8 +234,11 @@ def _on_layers(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> An
   return jax.tree.unflatten(structure, [next(layers) if is_one else leaf for (_, leaf), is_one in zip(flat, is_layer)])
 
 
-def _gather(shares: list[jax.Array]) -> list[jax.Array]:
-  """The arrays of which each device holds a share (along their leading axis), in one collective."""
-  flat, unravel = ravel_pytree(shares)
+def _gather(shares: Any) -> Any:
+  """The arrays (float32, int32, bool) of which each device holds a share (along their leading axis), in one collective."""
+  is_float = lambda x: x.dtype == jnp.float32
+  encode = lambda x: jax.lax.bitcast_convert_type(x, jnp.int32) if is_float(x) else x.astype(jnp.int32)
+  decode = lambda x, like: jax.lax.bitcast_convert_type(x, jnp.float32) if is_float(like) else x.astype(like.dtype)
+  flat, unravel = ravel_pytree(jax.tree.map(encode, shares))
   whole = jax.vmap(unravel)(jax.lax.all_gather(flat, AXIS))
-  return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), whole)
+  return jax.tree.map(lambda x, like: decode(x.reshape((-1,) + x.shape[2:]), like), whole, shares)
