@@ -1,4 +1,4 @@
-"""Products, embedding, attention and convolution: equal to the formulas they stand for, in values and in gradients.
+"""Products, squared ReLU, embedding, attention and convolution: equal to the formulas they stand for, in values and in gradients.
 
 The formulas are written out plainly here and differentiated by autodiff. Documents are numbers from 1 on, as in packed rows.
 """
@@ -68,6 +68,23 @@ def test_matmul_in_bfloat16(shape_w):
   """Catches a product or a gradient in another dtype than its arguments."""
   *args, dy = normal((2, 7, shape_w[0]), shape_w, (2, 7, shape_w[1]))
   assert_bfloat16_is_close(kernels.matmul, args, dy)
+
+
+# Squared ReLU -------------------------------------------------------------------------------------------------
+
+
+def test_squared_relu():
+  """Catches a gradient that is not 2 max(x, 0), or NaN at 0, where the square root has none."""
+  (dy,) = normal((3, 5))
+  x = jnp.concatenate([*normal((2, 5)), jnp.array([[0.0, -0.0, 1e-12, -1e-12, 1e9]])])
+  plain = lambda x: jnp.where(x > 0, x, 0.0) ** 2
+  assert_close(value_and_gradients(kernels.squared_relu, [x], dy), value_and_gradients(plain, [x], dy))
+
+
+def test_squared_relu_in_bfloat16():
+  """Catches a value or a gradient in another dtype than its argument."""
+  x, dy = normal((2, 7, 5), (2, 7, 5))
+  assert_bfloat16_is_close(kernels.squared_relu, [x], dy)
 
 
 # Embedding ----------------------------------------------------------------------------------------------------

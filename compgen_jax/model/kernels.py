@@ -1,6 +1,6 @@
-"""Matrix product, embedding, attention and convolution with gradients written by hand; argmax.
+"""Matrix product, squared ReLU, embedding, attention and convolution with gradients written by hand; argmax.
 
-Autodiff is right about the first four and slow: it transposes weight gradients through strided copies, scatters the
+Autodiff is right about all but the last and slow: it transposes weight gradients through strided copies, scatters the
 gradient of an embedding row by row, keeps several arrays of the size of the attention scores, and keeps every shifted copy of
 a convolution's input. These save the least and reuse it. Tests hold each equal to the plain formula, values and gradients.
 
@@ -38,6 +38,15 @@ def _matmul_backward(saved, dy_NxO):
 
 
 matmul.defvjp(lambda x, w: (_product(x, w), (x, w)), _matmul_backward)
+
+
+@jax.custom_vjp
+def squared_relu(x: jax.Array) -> jax.Array:
+  """max(x, 0)^2. Its gradient is made from its value, so that x need not be kept and the square is fused into the product before it."""
+  return jnp.square(jax.nn.relu(x))
+
+
+squared_relu.defvjp(lambda x: (squared_relu(x),) * 2, lambda y, dy: (2.0 * jnp.sqrt(y) * dy,))
 
 
 @jax.custom_vjp

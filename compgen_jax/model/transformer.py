@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.model.kernels import attention, barrier, causal_convolution, embedding, matmul
+from compgen_jax.model.kernels import attention, barrier, causal_convolution, embedding, matmul, squared_relu
 
 POSITIONS = ('segment', 'rope', 'none')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -148,7 +148,7 @@ class Block(nn.Module):
     x_BxTxD += matmul(mixed, dense('attention_out', (cfg.d_model, cfg.d_model), cfg.d_model)) * residual_scale
 
     h_BxTxD = RMSNorm(name='ff_norm')(x_BxTxD)
-    h_BxTxF = jnp.square(jax.nn.relu(matmul(h_BxTxD, dense('ff_in', (cfg.d_model, cfg.d_ff), cfg.d_model))))
+    h_BxTxF = squared_relu(matmul(h_BxTxD, dense('ff_in', (cfg.d_model, cfg.d_ff), cfg.d_model)))
     x_BxTxD += matmul(h_BxTxF, dense('ff_out', (cfg.d_ff, cfg.d_model), cfg.d_ff)) * residual_scale
     return x_BxTxD, LayerCache(keys, values, tail)
 
