@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.d_model = 64  # width
   config.model.n_layers = 2
-  config.model.n_heads = 4
+  config.model.n_heads = 2  # of attention; with 4, learning and speed were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
   config.model.positions = 'segment'  # segment: name of the token's segment and index in it | rope | none
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
