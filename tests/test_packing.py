@@ -89,22 +89,22 @@ def test_rows_are_well_filled():
   assert packed(np.zeros(64, int), length, 100, 144)[1].n_rows == 32
 
 
-@pytest.mark.parametrize('n_examples,hands,multiple', [(64, 2, 1), (130, 4, 3), (10, 4, 1), (256, 3, 2)])
-def test_rows_are_dealt_out_evenly(n_examples, hands, multiple):
-  """Catches a device that works while others wait, and rows that two devices get or none: all hands together are what one
-  hand would be."""
+@pytest.mark.parametrize('n_examples,shards,multiple', [(64, 2, 1), (130, 4, 3), (10, 4, 1), (256, 3, 2)])
+def test_rows_are_dealt_out_evenly(n_examples, shards, multiple):
+  """Catches a device that works while others wait, and rows that two devices get or none: all shards together are what one
+  shard would be."""
   rng = np.random.default_rng(n_examples)
   length = rng.integers(0, 12, n_examples)
   length[: n_examples // 3] = 0  # one device's examples may all be of no use
   first = np.zeros(n_examples, int)
   columns, whole = packed(first, length, 11, 17)
-  deal = quick_jit(lambda hand, *examples: packing.pack(*examples, 17, multiple, hand, hands))
-  dealt = [jax.device_get(deal(hand, columns, first, length)) for hand in range(hands)]
-  n_rows = [int(hand.n_rows) for hand in dealt]
+  deal = quick_jit(lambda shard, *examples: packing.pack(*examples, 17, multiple, shard, shards))
+  dealt = [jax.device_get(deal(shard, columns, first, length)) for shard in range(shards)]
+  n_rows = [int(shard.n_rows) for shard in dealt]
   assert max(n_rows) - min(n_rows) <= 1 and sum(n_rows) == whole.n_rows
-  for hand, n in zip(dealt, n_rows):
-    assert len(hand.document) % multiple == 0 and np.any(hand.document > 0, axis=1).sum() == n <= len(hand.document)
-  got = np.concatenate([hand.columns['id'][:n] for hand, n in zip(dealt, n_rows)])
+  for shard, n in zip(dealt, n_rows):
+    assert len(shard.document) % multiple == 0 and np.any(shard.document > 0, axis=1).sum() == n <= len(shard.document)
+  got = np.concatenate([shard.columns['id'][:n] for shard, n in zip(dealt, n_rows)])
   want = whole.columns['id'][: whole.n_rows]
   assert sorted(map(tuple, got.tolist())) == sorted(map(tuple, want.tolist()))
 

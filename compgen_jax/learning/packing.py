@@ -40,11 +40,11 @@ def _first_fit(length_B: jax.Array, width: int) -> tuple[jax.Array, jax.Array, j
 
 def pack(
     columns: dict[str, jax.Array], first_B: jax.Array, length_B: jax.Array, width: int, multiple: int = 1,
-    hand: jax.Array | int = 0, hands: int = 1,
+    shard: jax.Array | int = 0, shards: int = 1,
 ) -> Packed:  # fmt: skip
   """Packs the columns [first, first + length) of each example; one of length 0 leaves no trace.
 
-  The rows in use are dealt out like cards, so that none of `hands` devices has more than one row more than another.
+  The rows in use are dealt out like cards, so that none of `shards` devices has more than one row more than another.
 
   Args:
     columns: arrays [B, T].
@@ -52,8 +52,8 @@ def pack(
     length_B: int32, at most `width`.
     width: W.
     multiple: the number of rows N is rounded up to a multiple of it.
-    hand: int32[], which of the hands to return.
-    hands: how many there are.
+    shard: int32[], which of the shards to return.
+    shards: how many there are.
   """
   n_examples, n_columns = next(iter(columns.values())).shape
   n_groups = -(-n_examples // _GROUP)
@@ -64,9 +64,9 @@ def pack(
   row_B = (row_GxE + group * jnp.arange(n_groups)[:, None]).reshape(-1)[:n_examples]
   row_B = (jnp.cumsum(used_R) - 1)[row_B]
 
-  n_cells = -(-n_examples // (hands * multiple)) * multiple * width
-  start_B = row_B // hands * width + column_GxE.reshape(-1)[:n_examples]
-  start_B = jnp.where((length_B > 0) & (row_B % hands == hand), start_B, n_cells)
+  n_cells = -(-n_examples // (shards * multiple)) * multiple * width
+  start_B = row_B // shards * width + column_GxE.reshape(-1)[:n_examples]
+  start_B = jnp.where((length_B > 0) & (row_B % shards == shard), start_B, n_cells)
   example_X = jnp.zeros((n_cells,), jnp.int32).at[start_B].set(jnp.arange(n_examples) + 1, mode='drop')
   cell_X = jnp.arange(n_cells)
   start_X = jax.lax.cummax(jnp.where(example_X > 0, cell_X, 0))  # of the example that owns the cell, if one does
@@ -77,13 +77,13 @@ def pack(
   source_X = jnp.where(owned_X, source_X, 0)
   fill = lambda a: jnp.where(owned_X, a.reshape(-1)[source_X], jnp.zeros((), a.dtype)).reshape(-1, width)
   document_NxW = jnp.where(owned_X, example_X + 1, 0).reshape(-1, width)
-  n_rows = (jnp.sum(used_R) + hands - 1 - hand) // hands
+  n_rows = (jnp.sum(used_R) + shards - 1 - shard) // shards
   return Packed(jax.tree.map(fill, columns), document_NxW, n_rows.astype(jnp.int32))
 
 
 def pack_traces(
     prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array],
-    pad: int, width: int, multiple: int = 1, hand: jax.Array | int = 0, hands: int = 1,
+    pad: int, width: int, multiple: int = 1, shard: jax.Array | int = 0, shards: int = 1,
 ) -> tuple[dict[str, jax.Array], jax.Array]:  # fmt: skip
   """Next-token examples from prompts and traces, packed.
 
@@ -94,7 +94,7 @@ def pack_traces(
     columns: arrays [B, C], what a loss wants to know of each trace token.
     pad: the padding token.
     width: about W, which is the nearest multiple of the longest possible example.
-    multiple, hand, hands: see `pack`.
+    multiple, shard, shards: see `pack`.
 
   Returns:
     `(rows, n_rows)`: arrays [N, W] `token`, `target` (the token that follows), `document`, and each of `columns`, at the
@@ -108,5 +108,5 @@ def pack_traces(
   shifted = {name: jnp.pad(a, ((0, 0), (n_prompt - 1, 0))) for name, a in columns.items()}
   shifted |= dict(token=tokens[:, :-1], target=tokens[:, 1:])
   longest = tokens.shape[1] - 1
-  packed = pack(shifted, first_B, length_B, longest * max(1, round(width / longest)), multiple, hand, hands)
+  packed = pack(shifted, first_B, length_B, longest * max(1, round(width / longest)), multiple, shard, shards)
   return packed.columns | dict(document=packed.document), packed.n_rows

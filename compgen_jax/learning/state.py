@@ -85,11 +85,11 @@ class Setup:
     """
     n_examples = trace_BxC.shape[0]
     multiple = min(self.block_rows[-1], _most_rows(n_examples)) if self.block_rows else 1
-    examples, hand = (prompt_BxP, trace_BxC, mask_BxC, columns), 0
+    examples, shard = (prompt_BxP, trace_BxC, mask_BxC, columns), 0
     if self.shards > 1:
       examples = _gather(examples)
-      hand = jax.lax.axis_index(AXIS)
-    return packing.pack_traces(*examples, self.model.pad, self.row_columns, multiple, hand, self.shards)
+      shard = jax.lax.axis_index(AXIS)
+    return packing.pack_traces(*examples, self.model.pad, self.row_columns, multiple, shard, self.shards)
 
   def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
     """(rows in a block, number of such blocks), one after the other, for the first `n_active` (may be traced) of `n_rows`."""
