@@ -10,7 +10,7 @@
     WORKDIR=runs/structure/$what launch/run.sh configs/structure.py $change
   done
 
-About 3 minutes each on 2 cores. The SFT stage of the quickstart, alone; read off `structure_accuracy` at depths 4 to 6, on the
+About 2 minutes each on 2 cores. The SFT stage of the quickstart, alone; read off `structure_accuracy` at depths 4 to 6, on the
 validation pool (results/NOTES.md has what was measured).
 """
 
