@@ -138,7 +138,7 @@ def _main():
   from compgen_jax import config as config_lib
   from compgen_jax.benchmark import growth, policy, pytorch, trl
   from compgen_jax.benchmark.workload import at_shape
-  from compgen_jax.experiment import files, run
+  from compgen_jax.experiment import run
 
   try:
     shapes = [tuple(int(n) for n in shape.split('x')) for shape in _SHAPES.value.split(',')]
@@ -154,15 +154,25 @@ def _main():
   jax.config.update('jax_enable_compilation_cache', False)  # compile times are measured
   with jax.set_mesh(run.data_mesh(jax.device_count())):
     result = measure(config, shapes, _ROWS.value, _REPEATS.value, _SEEDS.value)
+    _save(result)
     if _POLICY.value:
       result['policy'] = policy.measure(trained, pathlib.Path(_POLICY.value), _REPEATS.value)
+      _save(result)
     if _PEER.value:
       result['peer'] = pytorch.compare(config, shapes, _REPEATS.value)
       result['peer'] += trl.compare(config, shapes, _ROWS.value, _REPEATS.value)
+      _save(result)
     if _GROWTH.value:
       result['growth'] = growth.measure(config, _REPEATS.value)
+      _save(result)
       growth.draw(result, pathlib.Path(_GROWTH.value))
   print(text(result))
+
+
+def _save(result: dict[str, Any]) -> None:
+  """Part by part, so that a failure later loses nothing."""
+  from compgen_jax.experiment import files
+
   if _JSON.value:
     files.write_json(pathlib.Path(_JSON.value), result)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from compgen_jax.benchmark import growth, policy, pytorch, timing, workload
-from compgen_jax.config import ConfigError, from_config_dict
-from compgen_jax.experiment import run
+from compgen_jax.config import ConfigError, from_config_dict, to_dict
+from compgen_jax.experiment import files, run
 from tests.experiments import tiny
 
 
@@ -90,3 +90,12 @@ def test_a_policy_is_looked_for_before_anything_is_measured(tmp_path):
 
   with pytest.raises(ConfigError, match="policy='.*': legal is"):
     policy.require(from_config_dict(quickstart.get_config()), tmp_path)
+  (tmp_path / 'stages' / 'sft').mkdir(parents=True)
+  (tmp_path / 'stages' / 'sft' / 'evaluation.json').write_text('{}')
+  config = quickstart.get_config()
+  files.write_json(tmp_path / 'config.json', to_dict(from_config_dict(config)))
+  config.eval.problems = 64  # of no concern to a policy
+  policy.require(from_config_dict(config), tmp_path)
+  config.seeds = (0, 1)
+  with pytest.raises(ConfigError, match=r'seeds=\[\] there, \[0, 1\] here'):
+    policy.require(from_config_dict(config), tmp_path)

@@ -10,16 +10,17 @@ import numpy as np
 from compgen_jax.benchmark import timing
 from compgen_jax.benchmark.workload import STEPS, Workload
 from compgen_jax.config import Config, ConfigError
-from compgen_jax.experiment import stages
+from compgen_jax.experiment import files, stages
 
 STAGE = 'compound'
 
 
 def require(config: Config, workdir: pathlib.Path) -> None:
-  """Raises ConfigError where `workdir` holds no finished stage that `STAGE` starts from."""
+  """Raises ConfigError where `workdir` holds no finished stage, of this config, that `STAGE` starts from."""
   parent = config.stages[STAGE].init_from
   if not (workdir / 'stages' / parent / 'evaluation.json').exists():
     raise ConfigError(f'policy={str(workdir)!r}: legal is the workdir of a run whose stage {parent} is finished')
+  files.require_config(workdir, config, stages.MAY_DIFFER)
 
 
 def measure(config: Config, workdir: pathlib.Path, repeats: int) -> dict[str, Any]:

@@ -54,19 +54,27 @@ def open_workdir(workdir: str | os.PathLike, config: Config) -> tuple[pathlib.Pa
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as e:
     raise ConfigError(f'workdir={str(workdir)!r}: another process is using it') from e
-  saved, wanted = folder / 'config.json', to_dict(config)
-  if not saved.exists():
-    write_json(saved, wanted)
-    return folder, lock
+  if not (folder / 'config.json').exists():
+    write_json(folder / 'config.json', to_dict(config))
+  require_config(folder, config)
+  return folder, lock
+
+
+def require_config(folder: pathlib.Path, config: Config, may_differ: tuple[str, ...] = ()) -> None:
+  """Raises ConfigError unless the workdir's config is this one, up to the sections that may differ."""
   try:
-    held = json.loads(saved.read_text())
-  except json.JSONDecodeError as e:
-    raise ConfigError(f'workdir={str(workdir)!r}: its config.json is not readable; legal is a new folder') from e
-  difference = _first_difference(held, json.loads(json.dumps(wanted)))
+    held = json.loads((folder / 'config.json').read_text())
+  except (json.JSONDecodeError, OSError) as e:
+    raise ConfigError(f'workdir={str(folder)!r}: its config.json is not readable; legal is another folder') from e
+  wanted = json.loads(json.dumps(to_dict(config)))
+  for section in may_differ:
+    held.pop(section, None), wanted.pop(section, None)
+  difference = _first_difference(held, wanted)
   if difference:
     path, there, here = difference
-    raise ConfigError(f'workdir={str(workdir)!r}: it holds another config ({path}={there!r} there, {here!r} here); legal is a new folder')
-  return folder, lock
+    raise ConfigError(
+        f'workdir={str(folder)!r}: it holds another config ({path}={there!r} there, {here!r} here); legal is another folder'
+    )
 
 
 def _first_difference(a: Any, b: Any, path: str = '') -> tuple[str, Any, Any] | None:

@@ -21,6 +21,7 @@ from compgen_jax.learning.state import SEEDS, Setup, Source, TrainState, create,
 from compgen_jax.task.support import Support
 
 SHOWN = ('loss', 'reward', 'entropy')
+MAY_DIFFER = ('experiment', 'supports', 'eval', 'contrasts', 'run')  # between a config and that of the parameters it reads
 
 
 class DivergedError(RuntimeError):
@@ -146,10 +147,12 @@ def trained_params(stage: Stage) -> Any:
   """The parameters that a finished stage ended with, with a leading seed axis.
 
   Raises:
-    CheckpointError: it has not finished, or its checkpoint can't be read.
+    ConfigError: the workdir's config differs in more than MAY_DIFFER.
+    CheckpointError: the stage has not finished, or its checkpoint can't be read.
   """
   if not stage.finished:
     raise CheckpointError(f'{stage.folder}: stage {stage.name} has not finished in this workdir')
+  files.require_config(stage.folder.parent.parent, stage.config, MAY_DIFFER)
   checkpoints = StageCheckpoints(stage.folder / 'checkpoints')
   params = checkpoints.restore(initial_state(stage, None)[0]).params
   checkpoints.close()
