@@ -55,10 +55,10 @@ def row_flops(model: Model, columns: int) -> float:
   return forward_flops(model, 1, columns, met, columns)
 
 
-def optimizer_flops(name: str, blocks: Any) -> float:
-  """Operations in the matrix products of an update of the layers (leaves [N, ...]): of `optimizer.orthogonalise`, for a matrix
+def optimizer_flops(name: str, params: Any) -> float:
+  """Operations in the matrix products of an update of the model's parameters: of `optimizer.orthogonalise`, for a matrix
   of a x b (a <= b) two products with all of it, and up to four of a x a for each polynomial."""
-  matrices = [leaf.shape for path, leaf in jax.tree.leaves_with_path(blocks) if leaf.ndim == 3 and path[-1].key != 'conv']
+  matrices = [leaf.shape for path, leaf in jax.tree.leaves_with_path(params) if optimizer.is_matrix(path, leaf)]
   n_square = 4 * len(optimizer.NEWTON_SCHULZ) - 3
   one = lambda a, b: 4 * a * a * b + n_square * 2 * a**3
   return float(sum(n * one(min(i, o), max(i, o)) for n, i, o in matrices)) if name == 'muon' else 0.0
@@ -142,7 +142,7 @@ class Workload:
     return self._step_part('rl_step', 'compound', columns, useful, flops, self.config.rl.optimizer)
 
   def _step_part(self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str) -> Part:
-    more = optimizer_flops(optimizer_name, self.params['blocks'])
+    more = optimizer_flops(optimizer_name, self.params)
     units = [STEPS * x for x in (columns, useful, flops + more)]
     return Part(part, self.step(stage), 'tokens', *units, calls=STEPS, optimizer_flops=STEPS * more)
 

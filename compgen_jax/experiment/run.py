@@ -1,6 +1,5 @@
 """One experiment from config to report: `run(config, workdir)`."""
 
-import contextlib
 import os
 import time
 from typing import Any
@@ -68,12 +67,12 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     config = config_lib.from_config_dict(config)
   n_devices = config_lib.validate_devices(config, jax.device_count())
   mesh = data_mesh(n_devices)
-  with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
+  with jax.set_mesh(mesh):  # as below, or programs that both need would be compiled twice
     supports = build_supports(config)
-    folder, lock = files.open_workdir(workdir, config)
-    stack.enter_context(lock)
-    started = time.monotonic()
-    summary.commit()
+  folder, lock = files.open_workdir(workdir, config)
+  started = time.monotonic()
+  summary.commit()
+  with lock, jax.set_mesh(mesh):
     base = build_setup(config, n_devices)
     evaluator = Evaluator(config, base, supports, training_supports(config, supports))
     params: dict[str, Any] = {}

@@ -34,7 +34,7 @@ def schedule(peak: float, warmup: int, steps: int, shape: str) -> optax.Schedule
   return optax.warmup_cosine_decay_schedule(start, peak, warmup, max(steps, warmup + 1), 0.1 * peak)
 
 
-def _is_matrix(path, leaf) -> bool:
+def is_matrix(path, leaf) -> bool:
   """Muon takes the layers' weight matrices [N, in, out]; everything else (embeddings, scales, convolutions) is AdamW's."""
   return path[0].key == 'blocks' and leaf.ndim == 3 and path[-1].key != 'conv'
 
@@ -110,7 +110,7 @@ def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> o
       learning_rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, nesterov=nesterov
   )
   if name == 'muon':
-    label = lambda path, leaf: 'muon' if _is_matrix(path, leaf) else 'adamw'
+    label = lambda path, leaf: 'muon' if is_matrix(path, leaf) else 'adamw'
     parts = {'muon': _muon(config, learning_rate), 'adamw': adamw(nesterov=True)}
     tx = optax.partition(parts, lambda params: jax.tree.map_with_path(label, params))
   else:

@@ -42,7 +42,7 @@ matmul.defvjp(lambda x, w: (_product(x, w), (x, w)), _matmul_backward)
 
 @jax.custom_vjp
 def squared_relu(x: jax.Array) -> jax.Array:
-  """max(x, 0)^2. Its gradient is made from its value, so that x need not be kept and the square is fused into the product before it."""
+  """max(x, 0)^2. Its gradient is made from its value, so that x need not be kept."""
   return jnp.square(jax.nn.relu(x))
 
 

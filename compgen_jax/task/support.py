@@ -206,18 +206,15 @@ class Support:
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
     """`n` compositions of one of the support's depths, on the host: numpy arrays of `cap` steps, with a leading axis n."""
     if self.table is None:
-      rows = [np.zeros((0, 1 + 2 * self.depth_cap), np.int32)]
-      for batch in _members(self, key, depth):
-        rows.append(batch)
-        if sum(map(len, rows)) >= n:
-          break
+      rows, batches = [], _members(self, key, depth)
+      while sum(map(len, rows)) < n:
+        rows.append(next(batches))
       found = _from_rows(np.concatenate(rows)[:n])
     else:
       of_depth = np.flatnonzero(self.table.depth == depth)
       picks = of_depth[np.asarray(jax.random.randint(key, (n,), 0, len(of_depth)))]
       found = jax.tree.map(lambda x: x[picks], self.table)
-    fit = lambda x: np.pad(x[:, :cap], ((0, 0), (0, max(0, cap - x.shape[1]))))
-    return Composition(found.depth, fit(found.routing), fit(found.skill))
+    return with_cap(found, cap)
 
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
@@ -296,6 +293,13 @@ def overlap(trained: Support, evaluated: Support, n: int = 4096) -> float:
 
 
 def with_cap(composition: Composition, cap: int) -> Composition:
-  """The composition with its arrays cut or zero-filled to `cap` steps (its depth says whether it still fits)."""
-  fit = lambda x: jnp.pad(x, (0, max(0, cap - x.shape[0])))[: max(cap, 1)]
+  """The composition (or several, with leading axes) with its arrays cut or zero-filled to `cap` steps; numpy stays numpy.
+
+  (Its depth says whether it still fits.)
+  """
+
+  def fit(x):
+    pad = np.pad if isinstance(x, np.ndarray) else jnp.pad
+    return pad(x, [(0, 0)] * (x.ndim - 1) + [(0, max(0, cap - x.shape[-1]))])[..., : max(cap, 1)]
+
   return Composition(composition.depth, fit(composition.routing), fit(composition.skill))
