@@ -5,7 +5,7 @@
 Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
 against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO
 of the same size in TRL (extra `peer`); `--policy` also times an RL step from the policy that the run of this config in the
-workdir DIR ended SFT with.
+workdir DIR ended SFT with, and, with `--peer`, TRL's with samples as long as that policy's.
 """
 
 import dataclasses
@@ -156,11 +156,15 @@ def _main():
     result = measure(config, shapes, _ROWS.value, _REPEATS.value, _SEEDS.value)
     _save(result)
     if _POLICY.value:
-      result['policy'] = policy.measure(trained, pathlib.Path(_POLICY.value), _REPEATS.value)
+      of_policy = policy.workload(trained, pathlib.Path(_POLICY.value))
+      result['policy'] = policy.measure(of_policy, _REPEATS.value)
       _save(result)
     if _PEER.value:
       result['peer'] = pytorch.compare(config, shapes, _REPEATS.value)
       result['peer'] += trl.compare(config, shapes, _ROWS.value, _REPEATS.value)
+      if _POLICY.value:
+        lengths = policy.sampled_lengths(of_policy)
+        result['peer'].append(trl.beside(of_policy, lengths, _REPEATS.value, 'rl_step from a trained policy'))
       _save(result)
     if _GROWTH.value:
       result['growth'] = growth.measure(config, _REPEATS.value)

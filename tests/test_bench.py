@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,6 +63,24 @@ def test_bench_writes_its_json(tmp_path):
   breakdown = result['breakdown']
   assert set(breakdown['sft_step']) == {'sample', 'pack', 'gradient', 'update'}
   assert breakdown['seeds'] == 2 and breakdown['sft_step_over_one_seed'] > 0 and 0 < breakdown['rl_rollout_share'] < 1.5
+
+
+def test_a_trained_policy_is_measured(tmp_path):
+  """Fresh parameters instead of those that SFT ended with, lengths that no sample can have."""
+  config = tiny(eval__every=0, eval__pass_k=(), contrasts=())
+  config.supports.compounds = config.supports.rl
+  config.stages.compound = config.stages.rl
+  config.stages.compound.update(data=('compounds',), shares=(1.0,))
+  del config.stages.rl, config.stages.rft, config.supports.rl
+  config = from_config_dict(config)
+  run.run(config, tmp_path)
+  with jax.set_mesh(run.data_mesh(jax.device_count())):
+    work = policy.workload(config, tmp_path)
+    fresh = workload.Workload(config, work.rows).params
+    measured, lengths = policy.measure(work, 1), policy.sampled_lengths(work)
+  assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(work.params), jax.tree.leaves(fresh)))
+  assert lengths.shape == (8,) and np.all((1 <= lengths) & (lengths <= work.n_trace))
+  assert 0 < measured['rollout_milliseconds'] and 0 <= measured['reward'] <= 1
 
 
 def test_growth_is_drawn(tmp_path):

@@ -20,11 +20,13 @@ from compgen_jax.config import Config
 from compgen_jax.experiment import run, stages
 from compgen_jax.learning import exploration, optimizer
 from compgen_jax.learning.state import Source, in_blocks, on_every_device, sample_problems, update
+from compgen_jax.model.rollout import rollout
 from compgen_jax.model.transformer import Model
 from compgen_jax.task.verify import verify
 
+RL = 'compound'  # the stage whose steps are those of RL
 STEPS = 2  # updates a timed call
-PROBLEMS = 4096  # a timed call of the generator
+PROBLEMS = 4096  # at least, a timed call of the generator
 
 
 @dataclasses.dataclass
@@ -105,8 +107,9 @@ class Workload:
   # Parts ----------------------------------------------------------------------------------------------------------
 
   def generate(self) -> Part:
-    """Sampling, rendering and verifying problems of the RL support."""
-    block = self.base.shards * (self.base.rollout_rows or PROBLEMS // self.base.shards)
+    """Sampling, rendering and verifying problems of the RL support, as many at a time as an SFT step takes."""
+    block = self.config.sft.batch
+    n_blocks = -(-PROBLEMS // block)
     setup = dataclasses.replace(self.base, sources=(Source(self.supports['compounds'], block),))
 
     def generate(key):
@@ -115,12 +118,12 @@ class Workload:
         strict = jax.vmap(lambda p, t: verify(p, t, self.task))(problems, rendered.trace).strict
         return rendered.trace, strict
 
-      out = jax.lax.map(one, jnp.arange(PROBLEMS // block))
+      out = jax.lax.map(one, jnp.arange(n_blocks))
       return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), out)
 
     part = self._on_devices(generate, self.key)
     assert np.all(jax.device_get(part.call()[1])), 'a golden trace did not pass verification'
-    return Part('generate', part, 'problems', PROBLEMS, PROBLEMS, 0.0)
+    return Part('generate', part, 'problems', n_blocks * block, n_blocks * block, 0.0)
 
   def step(self, name: str) -> Program:
     """STEPS updates of a stage in one dispatch."""
@@ -139,7 +142,7 @@ class Workload:
     columns, useful, width = self._packed(self._rl_rows)
     prefill = forward_flops(self.model, self.config.rl.prompts, self.n_prompt, self.n_prompt, 1)
     flops = 3 * columns / width * row_flops(self.model, width) + prefill + self._decode_flops
-    return self._step_part('rl_step', 'compound', columns, useful, flops, self.config.rl.optimizer)
+    return self._step_part('rl_step', RL, columns, useful, flops, self.config.rl.optimizer)
 
   def _step_part(self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str) -> Part:
     more = optimizer_flops(optimizer_name, self.params)
@@ -173,22 +176,18 @@ class Workload:
     return Part('prefill', part, 'tokens', columns, columns, self._prefill_flops)
 
   def decode(self) -> Part:
-    """A prefill, and then every column of the trace, whatever it holds."""
+    """A prefill, and then every column of the trace, sampled: no row ends."""
 
     def decode(params, key):
-      params = self.model.unstack(params)
+      def run_block(block):
+        prompts, ids = block
+        never = -1
+        sampled = rollout(self.model, params, prompts, key, ids, n_tokens=self.n_trace, end=never, temperature=1.0)
+        return sampled.tokens
 
-      def run_block(prompts):
-        _, cache = self.model.prefill(params, prompts, self.n_prompt + self.n_trace)
-        token_B = jnp.full((prompts.shape[0],), self.task.label_0)
-
-        def column(cache, _):
-          logits, cache = self.model.decode_step(params, cache, token_B)
-          return cache, logits[:, 0]
-
-        return jax.lax.scan(column, cache, None, length=self.n_trace)[1].T
-
-      return jax.lax.map(run_block, self._prompts(key)).reshape(-1, self.n_trace)
+      prompts = self._prompts(key)
+      ids = jnp.arange(prompts.shape[0] * prompts.shape[1]).reshape(prompts.shape[:2])
+      return jax.lax.map(run_block, (prompts, ids)).reshape(-1, self.n_trace)
 
     part = self._on_devices(decode, self.params, self.key)
     columns = self.rows * self.n_trace
@@ -196,14 +195,14 @@ class Workload:
 
   def explore(self) -> Program:
     """Sampling problems, their rollouts and the verdicts of an RL step."""
-    setup = self.stage('compound').setup
+    setup = self.stage(RL).setup
     rl = self.config.rl
     run = lambda params, key: exploration.explore(setup, params, key, group=rl.group, temperature=rl.temperature)
     return self._on_devices(run, self.params, self.key)
 
   def pieces(self) -> dict[str, Program]:
     """What the steps of SFT and RL are made of, for a breakdown: each does one of a step's pieces, or some of the first."""
-    sft, rl = self.stage('sft').setup, self.stage('compound').setup
+    sft, rl = self.stage('sft').setup, self.stage(RL).setup
     state = stages.initial_state(self.stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
     state = jax.tree.map(lambda x: x[0], state)
     return {
@@ -228,7 +227,7 @@ class Workload:
     return setup.pack(rendered.prompt, rendered.trace, written, {'weight': written.astype(jnp.float32)})
 
   def _rl_rows(self, key: jax.Array):
-    setup, rl = self.stage('compound').setup, self.config.rl
+    setup, rl = self.stage(RL).setup, self.config.rl
     _, _, rendered = sample_problems(key, setup)
     prompts = jnp.repeat(rendered.prompt, rl.group, axis=0)
     written = jnp.ones((prompts.shape[0], rendered.trace.shape[1]), bool)
@@ -256,4 +255,5 @@ class Workload:
 
   @property
   def _decode_flops(self) -> float:
-    return forward_flops(self.model, self.rows, self.n_trace, self.n_prompt + self.n_trace, self.n_trace)
+    room = self.n_prompt + 0.75 * self.n_trace  # every step meets the whole cache, which grows once, half-way
+    return forward_flops(self.model, self.rows, self.n_trace, room, self.n_trace)
