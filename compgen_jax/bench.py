@@ -157,13 +157,12 @@ def _main():
     _save(result)
     if _POLICY.value:
       of_policy = policy.workload(trained, pathlib.Path(_POLICY.value))
-      result['policy'] = policy.measure(of_policy, _REPEATS.value)
+      result['policy'], lengths = policy.measure(of_policy, _REPEATS.value)
       _save(result)
     if _PEER.value:
       result['peer'] = pytorch.compare(config, shapes, _REPEATS.value)
       result['peer'] += trl.compare(config, shapes, _ROWS.value, _REPEATS.value)
       if _POLICY.value:
-        lengths = policy.sampled_lengths(of_policy)
         result['peer'].append(trl.beside(of_policy, lengths, _REPEATS.value, 'rl_step from a trained policy'))
       _save(result)
     if _GROWTH.value:

@@ -77,7 +77,7 @@ def test_a_trained_policy_is_measured(tmp_path):
   with jax.set_mesh(run.data_mesh(jax.device_count())):
     work = policy.workload(config, tmp_path)
     fresh = workload.Workload(config, work.rows).params
-    measured, lengths = policy.measure(work, 1), policy.sampled_lengths(work)
+    measured, lengths = policy.measure(work, 1)
   assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(work.params), jax.tree.leaves(fresh)))
   assert lengths.shape == (8,) and np.all((1 <= lengths) & (lengths <= work.n_trace))
   assert 0 < measured['rollout_milliseconds'] and 0 <= measured['reward'] <= 1
@@ -88,7 +88,7 @@ def test_growth_is_drawn(tmp_path):
   from configs import quickstart
 
   points = []
-  for axis, values in growth.sweeps(quickstart.get_config()).items():
+  for axis, values in growth.sweeps().items():
     for value, changes in values:
       workload.at_shape(quickstart.get_config(), 64, 2, **changes)
       points.append(dict(axis=axis, value=value, milliseconds=float(value), compile_s=1.0))

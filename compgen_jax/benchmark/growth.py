@@ -11,7 +11,7 @@ from compgen_jax.task.skills import SKILLS
 D_MODEL, N_LAYERS = 64, 2  # everything else is as configured
 
 
-def sweeps(config) -> dict[str, tuple[tuple[float, dict[str, Any]], ...]]:
+def sweeps() -> dict[str, tuple[tuple[float, dict[str, Any]], ...]]:
   """Name of an axis -> (value, changes to the config), ... (dots in field names as `__`)."""
   skills, routings = (tuple(module.__name__ for module in modules) for modules in (SKILLS, ROUTINGS))
   deeper = lambda n: dict(supports__dry__depths=tuple(range(1, n + 1)), supports__sft__depths=(n - 1, n))
@@ -28,7 +28,7 @@ def sweeps(config) -> dict[str, tuple[tuple[float, dict[str, Any]], ...]]:
 def measure(config, repeats: int) -> list[dict[str, Any]]:
   """Milliseconds of an SFT step, and seconds to compile it, along every axis."""
   points = []
-  for axis, values in sweeps(config).items():
+  for axis, values in sweeps().items():
     for value, changes in values:
       work = Workload(at_shape(config, D_MODEL, N_LAYERS, **changes), rows=512)
       points.append((axis, value, work.step('sft')))

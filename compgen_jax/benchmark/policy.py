@@ -16,7 +16,7 @@ from compgen_jax.experiment import files, stages
 def require(config: Config, workdir: pathlib.Path) -> None:
   """Raises ConfigError where `workdir` holds no finished stage, of this config, that RL starts from."""
   parent = config.stages[RL].init_from
-  if not (workdir / 'stages' / parent / 'evaluation.json').exists():
+  if not stages.is_finished(workdir / 'stages' / parent):
     raise ConfigError(f'policy={str(workdir)!r}: legal is the workdir of a run whose stage {parent} is finished')
   files.require_config(workdir, config, stages.MAY_DIFFER)
 
@@ -29,18 +29,14 @@ def workload(config: Config, workdir: pathlib.Path) -> Workload:
   return work
 
 
-def measure(work: Workload, repeats: int) -> dict[str, Any]:
-  """Milliseconds of a step of RL and of its rollouts, and how much of them was of use."""
+def measure(work: Workload, repeats: int) -> tuple[dict[str, Any], np.ndarray]:
+  """Milliseconds of a step of RL and of its rollouts, and how much of them was of use; int[B], tokens of each sample."""
   step, explore = work.step(RL), work.explore()
   timing.in_turn([step, explore], repeats)
   metrics = {name: float(np.mean(value)) for name, value in step.call()[1].items()}
   step_ms, explore_ms = 1e3 * step.median / STEPS, 1e3 * explore.median
-  return dict(
+  found = dict(
       step_milliseconds=step_ms, rollout_milliseconds=explore_ms, rollout_share=explore_ms / step_ms,
       **{name: metrics[name] for name in ('decoded_useful', 'signal', 'reward', 'length')},
   )  # fmt: skip
-
-
-def sampled_lengths(work: Workload) -> np.ndarray:
-  """int[B]: tokens of each sample of a step."""
-  return np.sum(jax.device_get(work.explore().call().rollout.mask), axis=1)
+  return found, np.sum(jax.device_get(explore.call().rollout.mask), axis=1)

@@ -43,7 +43,12 @@ class Stage:
 
   @property
   def finished(self) -> bool:
-    return (self.folder / 'evaluation.json').exists()
+    return is_finished(self.folder)
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+  """Whether the stage of this folder has been trained and evaluated."""
+  return (folder / 'evaluation.json').exists()
 
 
 def build(name: str, config: Config, base: Setup, supports: dict[str, Support], workdir: pathlib.Path) -> Stage:
