@@ -4,13 +4,16 @@ import glob
 import importlib.util
 import os
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 # Here, because a flag can be defined once in a process, and tests import several commands into one.
-CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/.', lock_config=True)
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment: a file of configs/.', lock_config=True
+)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and results of a run.')
 
 
@@ -34,7 +37,9 @@ def _bad_config_flag(argv: list[str]) -> str | None:
     return None
   path = files[-1].split(':')[0]
   if not os.path.isfile(path):
-    return f'--config={path}: no such file; legal is {" | ".join(sorted(glob.glob("configs/*.py")))}'
+    return (
+      f'--config={path}: no such file; legal is {" | ".join(sorted(glob.glob("configs/*.py")))}'
+    )
   spec = importlib.util.spec_from_file_location('config_file', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -59,7 +64,9 @@ def launch(main: Callable[[], None]) -> None:
   except Exception as e:  # absl, ml_collections and the config file itself raise many types for one cause: a bad flag
     fail(_bad_config_flag(sys.argv) or str(e))
   if rest:
-    fail(f'stray argument {rest[0]!r}; legal are --config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE')
+    fail(
+      f'stray argument {rest[0]!r}; legal are --config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
+    )
   logging.set_verbosity(logging.WARNING)  # orbax and jax tell a story at INFO that nobody asked for
 
   # After the flags are known to be right: an error message should not wait for jax.

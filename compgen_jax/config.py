@@ -93,7 +93,11 @@ class Config:
   @property
   def ordered_splits(self) -> tuple[str, ...]:
     """The evaluation splits from shallow to deep, trained ones first (a ConfigDict forgets the order it was given)."""
-    key = lambda split: (max(self.supports[self.eval.splits[split]].depths), split not in self.eval.trained, split)
+    key = lambda split: (
+      max(self.supports[self.eval.splits[split]].depths),
+      split not in self.eval.trained,
+      split,
+    )
     return tuple(sorted(self.eval.splits, key=key))
 
   def batch_rows(self, kind: str) -> int:
@@ -142,13 +146,17 @@ def _nested_tuple(value: Any) -> Any:
 
 def _section(value: Any, cls: type, path: str) -> Any:
   if not hasattr(value, 'items'):
-    raise ConfigError(f'{path}={value!r}: a section with the fields of configs/default.py is wanted')
+    raise ConfigError(
+      f'{path}={value!r}: a section with the fields of configs/default.py is wanted'
+    )
   fields = {f.name: f.type for f in dataclasses.fields(cls)}
   prefix = f'{path}.' if path else ''
   for name in value:
     if name not in fields:
       near = difflib.get_close_matches(name, fields, 1)
-      raise ConfigError(f'{prefix}{name}: no such field; {"did you mean " + near[0] + "? " if near else ""}legal: {", ".join(fields)}')
+      raise ConfigError(
+        f'{prefix}{name}: no such field; {"did you mean " + near[0] + "? " if near else ""}legal: {", ".join(fields)}'
+      )
   for name in fields:
     if name not in value:
       raise ConfigError(f'{prefix}{name}: missing; start from configs/default.py')
@@ -207,9 +215,16 @@ def validate(config: Config) -> None:
 def _validate_task(config: Config) -> None:
   task, pools = config.task, config.pools
   _one_of(task.trace, TRACES, 'task.trace')
-  _require(task.alphabet in range(6, 27, 2), 'task.alphabet', task.alphabet, 'an even number from 6 to 26')
+  _require(
+    task.alphabet in range(6, 27, 2), 'task.alphabet', task.alphabet, 'an even number from 6 to 26'
+  )
   _require(4 <= task.width <= 32, 'task.width', task.width, '4 to 32')
-  _require(2 <= task.min_input <= task.width, 'task.min_input', task.min_input, f'2 to task.width={task.width}')
+  _require(
+    2 <= task.min_input <= task.width,
+    'task.min_input',
+    task.min_input,
+    f'2 to task.width={task.width}',
+  )
   _require(
       task.min_input <= task.max_input <= task.width, 'task.max_input', task.max_input,
       f'task.min_input={task.min_input} to task.width={task.width}',
@@ -219,12 +234,22 @@ def _validate_task(config: Config) -> None:
       task.max_depth + 2 <= task.n_labels <= 128, 'task.n_labels', task.n_labels,
       f'task.max_depth + 2 = {task.max_depth + 2} to 128',
   )  # fmt: skip
-  for path, names, registry in (('task.skills', task.skills, SKILLS), ('task.routings', task.routings, ROUTINGS)):
+  for path, names, registry in (
+    ('task.skills', task.skills, SKILLS),
+    ('task.routings', task.routings, ROUTINGS),
+  ):
     _names(path, names, [entry.__name__ for entry in registry])
-  _require(not task.routings or 'previous' in task.routings, 'task.routings', task.routings, "a tuple with 'previous'")
+  _require(
+    not task.routings or 'previous' in task.routings,
+    'task.routings',
+    task.routings,
+    "a tuple with 'previous'",
+  )
   _at_least(0, pools__salt=pools.salt)
   for pool in POOLS:
-    _require(0.0 < getattr(pools, pool) < 1.0, f'pools.{pool}', getattr(pools, pool), 'between 0 and 1')
+    _require(
+      0.0 < getattr(pools, pool) < 1.0, f'pools.{pool}', getattr(pools, pool), 'between 0 and 1'
+    )
   total = sum(getattr(pools, pool) for pool in POOLS)
   _require(abs(total - 1.0) < 1e-6, 'pools', total, 'test + validation + sft + rl = 1')
 
@@ -239,17 +264,35 @@ def _validate_model(config: Config) -> None:
   model = config.model
   _one_of(model.positions, POSITIONS, 'model.positions')
   _one_of(model.dtype, DTYPES, 'model.dtype')
-  _at_least(1, model__d_model=model.d_model, model__n_layers=model.n_layers, model__n_heads=model.n_heads, model__d_ff=model.d_ff)
+  _at_least(
+    1,
+    model__d_model=model.d_model,
+    model__n_layers=model.n_layers,
+    model__n_heads=model.n_heads,
+    model__d_ff=model.d_ff,
+  )
   _require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
-  _require(model.d_model % model.n_heads == 0, 'model.n_heads', model.n_heads, f'a divisor of model.d_model={model.d_model}')
+  _require(
+    model.d_model % model.n_heads == 0,
+    'model.n_heads',
+    model.n_heads,
+    f'a divisor of model.d_model={model.d_model}',
+  )
   even = model.positions != 'rope' or (model.d_model // model.n_heads) % 2 == 0
-  _require(even, 'model.n_heads', model.n_heads, "for positions 'rope' such that d_model / n_heads is even")
+  _require(
+    even, 'model.n_heads', model.n_heads, "for positions 'rope' such that d_model / n_heads is even"
+  )
 
 
 def _validate_learning(config: Config) -> None:
   optimizer, rl = config.optimizer, config.rl
   for name in ('b1', 'b2'):
-    _require(0 <= getattr(optimizer, name) < 1, f'optimizer.{name}', getattr(optimizer, name), '0 to below 1')
+    _require(
+      0 <= getattr(optimizer, name) < 1,
+      f'optimizer.{name}',
+      getattr(optimizer, name),
+      '0 to below 1',
+    )
   _require(optimizer.eps > 0, 'optimizer.eps', optimizer.eps, 'above 0')
   _require(optimizer.clip_norm > 0, 'optimizer.clip_norm', optimizer.clip_norm, 'above 0')
   _require(optimizer.muon_scale > 0, 'optimizer.muon_scale', optimizer.muon_scale, 'above 0')
@@ -260,10 +303,20 @@ def _validate_learning(config: Config) -> None:
     _one_of(section.optimizer, OPTIMIZERS, f'{kind}.optimizer')
     _require(0 < section.lr <= 1, f'{kind}.lr', section.lr, 'above 0, at most 1')
     _require(section.warmup >= 0, f'{kind}.warmup', section.warmup, '0 or more')
-    _require(config.batch_rows(kind) >= 1, f'{kind}.{"batch" if kind == "sft" else "prompts"}', config.batch_rows(kind), '1 or more')
+    _require(
+      config.batch_rows(kind) >= 1,
+      f'{kind}.{"batch" if kind == "sft" else "prompts"}',
+      config.batch_rows(kind),
+      '1 or more',
+    )
     if kind != 'sft':
       _require(section.temperature > 0, f'{kind}.temperature', section.temperature, 'above 0')
-      _require(section.group >= (2 if kind == 'rl' else 1), f'{kind}.group', section.group, '2 or more (rft: 1)')
+      _require(
+        section.group >= (2 if kind == 'rl' else 1),
+        f'{kind}.group',
+        section.group,
+        '2 or more (rft: 1)',
+      )
   _one_of(rl.estimator, ESTIMATORS, 'rl.estimator')
   _one_of(rl.average, AVERAGES, 'rl.average')
   _one_of(config.rft.sampler, SAMPLERS, 'rft.sampler')
@@ -281,15 +334,32 @@ def _validate_supports(config: Config) -> None:
     _one_of(support.pool, POOLS, f'{path}.pool')
     _require(bool(support.depths), f'{path}.depths', support.depths, 'at least one depth')
     for depth in support.depths:
-      _require(1 <= depth <= config.task.max_depth, f'{path}.depths', depth, f'1 to task.max_depth={config.task.max_depth}')
-    _require(len(set(support.depths)) == len(support.depths), f'{path}.depths', support.depths, 'depths without repetition')
+      _require(
+        1 <= depth <= config.task.max_depth,
+        f'{path}.depths',
+        depth,
+        f'1 to task.max_depth={config.task.max_depth}',
+      )
+    _require(
+      len(set(support.depths)) == len(support.depths),
+      f'{path}.depths',
+      support.depths,
+      'depths without repetition',
+    )
     few = support.compositions == 0 or support.compositions >= len(support.depths)
-    _require(few and 0 <= support.compositions <= 100_000, f'{path}.compositions', support.compositions, '0, or one per depth to 100000')
+    _require(
+      few and 0 <= support.compositions <= 100_000,
+      f'{path}.compositions',
+      support.compositions,
+      '0, or one per depth to 100000',
+    )
     for kind, legal in (('skills', skills), ('routings', routings)):
       without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
       _names(f'{path}.without_{kind}', without, legal)
       _names(f'{path}.with_{kind}', wanted, legal)
-      _require(len(without) < len(legal), f'{path}.without_{kind}', without, f'fewer than all {len(legal)}')
+      _require(
+        len(without) < len(legal), f'{path}.without_{kind}', without, f'fewer than all {len(legal)}'
+      )
       both = set(without) & set(wanted)
       _require(not both, f'{path}.with_{kind}', wanted, f'names that without_{kind} does not hold')
 
@@ -298,7 +368,9 @@ def _validate_stages(config: Config) -> None:
   _at_least(0, seed=config.seed)
   for seed in config.seeds:
     _require(seed >= 0, 'seeds', seed, '0 or more')
-  _require(len(set(config.seeds)) == len(config.seeds), 'seeds', config.seeds, 'seeds without repetition')
+  _require(
+    len(set(config.seeds)) == len(config.seeds), 'seeds', config.seeds, 'seeds without repetition'
+  )
   _require(bool(config.stages), 'stages', {}, 'at least one stage')
   for name, stage in config.stages.items():
     path = f'stages.{name}'
@@ -311,13 +383,37 @@ def _validate_stages(config: Config) -> None:
     for support in stage.data:
       _one_of(support, config.supports, f'{path}.data')
       solvable = stage.kind == 'sft' or not config.supports[support].dry
-      _require(solvable, f'{path}.data', support, 'a support that is not dry (only sft stages use dry ones)')
-    shares_ok = len(stage.shares) == len(stage.data) and all(s > 0 for s in stage.shares) and abs(sum(stage.shares) - 1) < 1e-6
-    _require(shares_ok, f'{path}.shares', stage.shares, f'{len(stage.data)} positive numbers that add up to 1')
+      _require(
+        solvable,
+        f'{path}.data',
+        support,
+        'a support that is not dry (only sft stages use dry ones)',
+      )
+    shares_ok = (
+      len(stage.shares) == len(stage.data)
+      and all(s > 0 for s in stage.shares)
+      and abs(sum(stage.shares) - 1) < 1e-6
+    )
+    _require(
+      shares_ok,
+      f'{path}.shares',
+      stage.shares,
+      f'{len(stage.data)} positive numbers that add up to 1',
+    )
     rows, total = config.stage_rows(name), config.batch_rows(stage.kind)
     field = f'{stage.kind}.{"batch" if stage.kind == "sft" else "prompts"}'
-    _require(sum(rows) == total and min(rows) >= 1, f'{path}.shares', stage.shares, f'shares that split {field}={total} into whole rows')
-    _require(stage.init_from != '' or stage.kind == 'sft', f'{path}.init_from', '', f'a stage to start from ({stage.kind} needs one)')
+    _require(
+      sum(rows) == total and min(rows) >= 1,
+      f'{path}.shares',
+      stage.shares,
+      f'shares that split {field}={total} into whole rows',
+    )
+    _require(
+      stage.init_from != '' or stage.kind == 'sft',
+      f'{path}.init_from',
+      '',
+      f'a stage to start from ({stage.kind} needs one)',
+    )
   stage_order(config)
 
 
@@ -329,10 +425,16 @@ def stage_order(config: Config) -> tuple[str, ...]:
   """
   order: list[str] = []
   while len(order) < len(config.stages):
-    ready = [n for n, s in config.stages.items() if n not in order and (s.init_from == '' or s.init_from in order)]
+    ready = [
+      n
+      for n, s in config.stages.items()
+      if n not in order and (s.init_from == '' or s.init_from in order)
+    ]
     if not ready:
       stuck = sorted(set(config.stages) - set(order))
-      raise ConfigError(f'stages.{stuck[0]}.init_from={config.stages[stuck[0]].init_from!r}: a circle through {", ".join(stuck)}')
+      raise ConfigError(
+        f'stages.{stuck[0]}.init_from={config.stages[stuck[0]].init_from!r}: a circle through {", ".join(stuck)}'
+      )
     order += ready
   return tuple(order)
 
@@ -340,29 +442,52 @@ def stage_order(config: Config) -> tuple[str, ...]:
 def _validate_eval(config: Config) -> None:
   ev, run = config.eval, config.run
   _at_least(2, eval__problems=ev.problems)
-  _require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, f'1 to eval.problems={ev.problems}')
-  _at_least(0, eval__every=ev.every, run__data_parallel=run.data_parallel, run__block_rows=run.block_rows)
+  _require(
+    1 <= ev.pass_samples <= ev.problems,
+    'eval.pass_samples',
+    ev.pass_samples,
+    f'1 to eval.problems={ev.problems}',
+  )
+  _at_least(
+    0, eval__every=ev.every, run__data_parallel=run.data_parallel, run__block_rows=run.block_rows
+  )
   _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
   _require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():
     _require(split.isidentifier(), 'eval.splits', split, 'letters, digits and underscores')
     _one_of(support, config.supports, f'eval.splits.{split}')
-    _require(not config.supports[support].dry, f'eval.splits.{split}', support, 'a support that is not dry')
+    _require(
+      not config.supports[support].dry, f'eval.splits.{split}', support, 'a support that is not dry'
+    )
   for path, names in (('eval.trained', ev.trained), ('eval.curve', ev.curve)):
     for name in names:
       _one_of(name, ev.splits, path)
   for k in ev.pass_k:
-    _require(1 <= k <= ev.pass_samples, 'eval.pass_k', k, f'1 to eval.pass_samples={ev.pass_samples}')
+    _require(
+      1 <= k <= ev.pass_samples, 'eval.pass_k', k, f'1 to eval.pass_samples={ev.pass_samples}'
+    )
 
 
 def _validate_contrasts(config: Config) -> None:
   for contrast in config.contrasts:
-    ok = isinstance(contrast, tuple) and len(contrast) == 2 and isinstance(contrast[0], str) and isinstance(contrast[1], tuple)
+    ok = (
+      isinstance(contrast, tuple)
+      and len(contrast) == 2
+      and isinstance(contrast[0], str)
+      and isinstance(contrast[1], tuple)
+    )
     _require(ok, 'contrasts', contrast, '(name, ((weight, arm, split, depth), ...))')
     for term in contrast[1]:
-      _require(isinstance(term, tuple) and len(term) == 4, f'contrasts[{contrast[0]}]', term, '(weight, arm, split, depth)')
+      _require(
+        isinstance(term, tuple) and len(term) == 4,
+        f'contrasts[{contrast[0]}]',
+        term,
+        '(weight, arm, split, depth)',
+      )
       weight, arm, split, depth = term
-      _require(type(weight) in (int, float), f'contrasts[{contrast[0]}]', weight, 'a number as weight')
+      _require(
+        type(weight) in (int, float), f'contrasts[{contrast[0]}]', weight, 'a number as weight'
+      )
       _one_of(arm, config.stages, f'contrasts[{contrast[0]}]')
       _one_of(split, config.eval.splits, f'contrasts[{contrast[0]}]')
       depths = config.supports[config.eval.splits[split]].depths
@@ -378,5 +503,10 @@ def validate_devices(config: Config, n_devices: int) -> int:
       field = f'{stage.kind}.{"batch" if stage.kind == "sft" else "prompts"}'
       _require(rows % n == 0, field, config.batch_rows(stage.kind),
                f'such that stages.{name} gives {support} a multiple of {n} rows (devices), not {rows}')  # fmt: skip
-  _require(config.eval.problems % n == 0, 'eval.problems', config.eval.problems, f'a multiple of {n} (devices)')
+  _require(
+    config.eval.problems % n == 0,
+    'eval.problems',
+    config.eval.problems,
+    f'a multiple of {n} (devices)',
+  )
   return n

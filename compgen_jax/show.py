@@ -1,7 +1,7 @@
 """Shows problems, golden traces and a model's own traces in readable form, the first wrong step marked.
 
-  python -m compgen_jax.show --config=configs/quickstart.py                                     problems and golden traces
-  python -m compgen_jax.show --config=configs/quickstart.py --workdir=runs/quickstart --arm=compound   beside the model's
+python -m compgen_jax.show --config=configs/quickstart.py                                     problems and golden traces
+python -m compgen_jax.show --config=configs/quickstart.py --workdir=runs/quickstart --arm=compound   beside the model's
 """
 
 import pathlib
@@ -86,7 +86,9 @@ def show(config, workdir, arm: str | None, split: str | None, n: int, temperatur
   return '\n'.join(blocks)
 
 
-def _show_split(evaluator, config, params, split: str, depth: int, n: int, temperature: float) -> str:
+def _show_split(
+  evaluator, config, params, split: str, depth: int, n: int, temperature: float
+) -> str:
   import numpy as np
 
   task = config.task
@@ -104,7 +106,7 @@ def _show_split(evaluator, config, params, split: str, depth: int, n: int, tempe
     right = lambda x: 'right' if bool(x[i]) else 'wrong'
     lines.append(compare(real(tokens.tokens[i]), golden, task))
     lines.append(
-        f'    answer {right(verdict.answer)}, structure {right(verdict.structure)}, every step {right(verdict.strict)}'
+      f'    answer {right(verdict.answer)}, structure {right(verdict.structure)}, every step {right(verdict.strict)}'
     )
   return '\n'.join(lines)
 
@@ -114,7 +116,9 @@ def _main():
   from compgen_jax import config as config_lib
 
   config = config_lib.from_config_dict(command_line.CONFIG.value)
-  print(show(config, command_line.WORKDIR.value, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value))
+  print(
+    show(config, command_line.WORKDIR.value, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value)
+  )
 
 
 if __name__ == '__main__':

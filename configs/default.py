@@ -13,27 +13,40 @@ def support(**changes) -> ConfigDict:
   """A set of compositions. Fields not given are those of the whole pool `sft` at depths 2 and 3."""
   config = ConfigDict()
   config.depths = (2, 3)  # composition depths, equally likely
-  config.pool = 'sft'  # test | validation | sft | rl: disjoint by content (depth 1 is in every pool)
+  config.pool = (
+    'sft'  # test | validation | sft | rl: disjoint by content (depth 1 is in every pool)
+  )
   config.compositions = 0  # keep only this many compositions, an equal share per depth; 0 keeps all
   config.without_skills = ()  # names; compositions that use one of them are left out
   config.without_routings = ()  # names, likewise
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
   config.with_routings = ()  # names, likewise
-  config.dry = False  # letters are noise and carry no loss: shows the format of a depth, nothing of any module
+  config.dry = (
+    False  # letters are noise and carry no loss: shows the format of a depth, nothing of any module
+  )
   config.update(changes)
   return config
 
 
 def stage(
-    kind: str, init_from: str, steps: int, data: tuple[str, ...], shares: tuple[float, ...] = (1.0,), lr_scale: float = 1.0
+  kind: str,
+  init_from: str,
+  steps: int,
+  data: tuple[str, ...],
+  shares: tuple[float, ...] = (1.0,),
+  lr_scale: float = 1.0,
 ) -> ConfigDict:
   """A node of the experiment's graph."""
   config = ConfigDict()
   config.kind = kind  # sft | rl | rft: which section below holds its settings
-  config.init_from = init_from  # name of the stage whose final parameters it starts from; '' starts from scratch
+  config.init_from = (
+    init_from  # name of the stage whose final parameters it starts from; '' starts from scratch
+  )
   config.steps = steps  # updates (rl: batches of prompts)
   config.data = data  # names of `supports`
-  config.shares = shares  # the share of each batch that each support of `data` fills; they add up to 1
+  config.shares = (
+    shares  # the share of each batch that each support of `data` fills; they add up to 1
+  )
   config.lr_scale = lr_scale  # times the learning rate of its kind
   return config
 
@@ -50,8 +63,12 @@ def get_config() -> ConfigDict:
   config.task.min_input = 3  # shortest input, letters
   config.task.max_input = 4  # longest input, letters
   config.task.max_depth = 6  # depth cap of anything in this experiment, steps
-  config.task.n_labels = 10  # labels that name values, at least max_depth + 2; a problem starts at a random one
-  config.task.trace = 'explicit'  # explicit: a step shows operand and result | compact: the result only
+  config.task.n_labels = (
+    10  # labels that name values, at least max_depth + 2; a problem starts at a random one
+  )
+  config.task.trace = (
+    'explicit'  # explicit: a step shows operand and result | compact: the result only
+  )
   config.task.skills = ()  # names of the skills in use; () is all 24
   config.task.routings = ()  # names of the routing mechanisms in use; () is all 10
 
@@ -71,14 +88,22 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.d_model = 64  # width
   config.model.n_layers = 2
-  config.model.n_heads = 2  # of attention; with 4, learning and speed were behind (results/NOTES.md)
+  config.model.n_heads = (
+    2  # of attention; with 4, learning and speed were behind (results/NOTES.md)
+  )
   config.model.d_ff = 256  # hidden width of the feed-forward part
-  config.model.positions = 'segment'  # segment: name of the token's segment and index in it | rope | none
+  config.model.positions = (
+    'segment'  # segment: name of the token's segment and index in it | rope | none
+  )
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
   config.model.tied = True  # the output head is the token embedding's transpose
-  config.model.dtype = 'float32'  # of activations: float32 | bfloat16 (parameters and loss stay float32)
+  config.model.dtype = (
+    'float32'  # of activations: float32 | bfloat16 (parameters and loss stay float32)
+  )
   config.model.remat = False  # recompute activations in the backward pass: less memory, more time
-  config.model.scan_layers = False  # one compiled layer for all: compiles faster, runs slower on CPU
+  config.model.scan_layers = (
+    False  # one compiled layer for all: compiles faster, runs slower on CPU
+  )
 
   config.optimizer = ConfigDict()
   config.optimizer.b1 = 0.9
@@ -86,7 +111,9 @@ def get_config() -> ConfigDict:
   config.optimizer.eps = 1e-8
   config.optimizer.weight_decay = 0.01
   config.optimizer.clip_norm = 1.0  # global gradient norm
-  config.optimizer.muon_scale = 5.0  # muon: learning rate of the weight matrices over that of the rest
+  config.optimizer.muon_scale = (
+    5.0  # muon: learning rate of the weight matrices over that of the rest
+  )
 
   config.sft = ConfigDict()
   config.sft.batch = 64  # problems an update
@@ -127,16 +154,25 @@ def get_config() -> ConfigDict:
 
   config.eval = ConfigDict()
   config.eval.problems = 1024  # per split and depth, greedy
-  config.eval.every = 0  # also evaluate every so many updates of a stage, on the splits of `curve`; 0 is only its end
+  config.eval.every = (
+    0  # also evaluate every so many updates of a stage, on the splits of `curve`; 0 is only its end
+  )
   config.eval.curve = ('seen', 'unseen')
   config.eval.pass_k = (1, 4, 16)  # unbiased pass@k; () is none
-  config.eval.pass_samples = 16  # traces sampled per problem for it, for the first problems / pass_samples problems
-  config.eval.splits = ConfigDict()  # split -> name of a support; all of them are checked against all training data
+  config.eval.pass_samples = (
+    16  # traces sampled per problem for it, for the first problems / pass_samples problems
+  )
+  config.eval.splits = (
+    ConfigDict()
+  )  # split -> name of a support; all of them are checked against all training data
   config.eval.splits.atoms = 'atoms'
   config.eval.splits.seen = 'sft'
   config.eval.splits.unseen = 'unseen'
   config.eval.splits.deeper = 'deeper'
-  config.eval.trained = ('atoms', 'seen')  # splits that training may share compositions with; all others must be unseen
+  config.eval.trained = (
+    'atoms',
+    'seen',
+  )  # splits that training may share compositions with; all others must be unseen
 
   # What summary.json reports: (name, ((weight, arm, split, depth), ...)); depth 0 is the mean over the split's depths.
   config.contrasts = ()
@@ -145,5 +181,7 @@ def get_config() -> ConfigDict:
   config.run.steps_per_call = 20  # updates a dispatch; metrics are averaged over them
   config.run.checkpoint_every = 500  # updates
   config.run.data_parallel = 0  # devices that share a batch; 0 is all of them (on CPU: all cores)
-  config.run.block_rows = 0  # packed rows whose gradient is computed at a time on a device; 0 suits the platform
+  config.run.block_rows = (
+    0  # packed rows whose gradient is computed at a time on a device; 0 suits the platform
+  )
   return config

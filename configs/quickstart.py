@@ -24,10 +24,12 @@ def get_config() -> ConfigDict:
   config.stages.compound = default.stage('rl', 'sft', 500, ('compounds',))
   config.stages.atomic = default.stage('rl', 'sft', 500, ('atoms',))
   # Goes on at the learning rate at which SFT ended: at the peak it would first undo what it is to be compared with.
-  config.stages.sft_continued = default.stage('sft', 'sft', 500, ('sft', 'dry'), (0.75, 0.25), lr_scale=0.1)
+  config.stages.sft_continued = default.stage(
+    'sft', 'sft', 500, ('sft', 'dry'), (0.75, 0.25), lr_scale=0.1
+  )
   config.contrasts = tuple(
-      (f'quickstart.{split}.compound_minus_{arm}', ((1, 'compound', split, 0), (-1, arm, split, 0)))
-      for split in ('unseen', 'deeper')
-      for arm in ('sft', 'sft_continued', 'atomic')
+    (f'quickstart.{split}.compound_minus_{arm}', ((1, 'compound', split, 0), (-1, arm, split, 0)))
+    for split in ('unseen', 'deeper')
+    for arm in ('sft', 'sft_continued', 'atomic')
   )
   return config

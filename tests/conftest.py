@@ -14,7 +14,9 @@ jax.config.update('jax_num_cpu_devices', 2)  # so that sharing a batch over devi
 def sft_sampler():
   """(support, function of example indices): the problem distribution that matters, depths 1 to 3 of the pool `sft`."""
   s = support.build('seen', helpers.support_config(), helpers.task(), helpers.pools())
-  return s, helpers.batched(lambda i: helpers.sample(s, jax.random.fold_in(jax.random.key(0), i)), rows=4096)
+  return s, helpers.batched(
+    lambda i: helpers.sample(s, jax.random.fold_in(jax.random.key(0), i)), rows=4096
+  )
 
 
 @pytest.fixture(scope='session')

@@ -24,6 +24,10 @@ def tiny(**overrides):
   config.stages.rft = default.stage('rft', 'sft', 2, ('rl',))
   config.eval.update(problems=16, every=5, pass_samples=4, pass_k=(1, 4))
   config.run.update(steps_per_call=3, checkpoint_every=6, data_parallel=1)
-  config.contrasts = (('tiny.unseen.rl_minus_sft', ((1, 'rl', 'unseen', 0), (-1, 'sft', 'unseen', 0))),)
-  config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in overrides.items()})
+  config.contrasts = (
+    ('tiny.unseen.rl_minus_sft', ((1, 'rl', 'unseen', 0), (-1, 'sft', 'unseen', 0))),
+  )
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in overrides.items()}
+  )
   return config

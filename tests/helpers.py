@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import random
-from typing import Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -20,7 +20,9 @@ from tests import reference
 
 
 def task(**changes) -> TaskConfig:
-  fields = dict(alphabet=8, width=6, min_input=3, max_input=4, max_depth=6, n_labels=10, trace='explicit')
+  fields = dict(
+    alphabet=8, width=6, min_input=3, max_input=4, max_depth=6, n_labels=10, trace='explicit'
+  )
   return TaskConfig(**{**fields, 'skills': (), 'routings': (), **changes})
 
 
@@ -74,7 +76,9 @@ def random_words(letters: str, longest: int, n: int, seed: int = 0) -> list[str]
 def encode(words: Sequence[str], width: int) -> String:
   """Canonical strings (numpy, leading axis N)."""
   assert all(0 < len(w) <= width for w in words)
-  codes = np.frombuffer(''.join(w.ljust(width, 'a') for w in words).encode(), np.uint8).astype(np.int32) - ord('a')
+  codes = np.frombuffer(''.join(w.ljust(width, 'a') for w in words).encode(), np.uint8).astype(
+    np.int32
+  ) - ord('a')
   return String(codes.reshape(len(words), width), np.array([len(w) for w in words], np.int32))
 
 
@@ -100,16 +104,20 @@ def steps(composition: Composition, t: TaskConfig) -> list[tuple[tuple[str, str]
   """The (routing name, skill name)s of compositions with one leading axis."""
   routings, skills = names(t.routing_inventory), names(t.skill_inventory)
   return [
-      tuple((routings[r], skills[s]) for r, s in zip(rs[:n], ss[:n]))
-      for n, rs, ss in zip(*(np.asarray(x) for x in composition))
+    tuple((routings[r], skills[s]) for r, s in zip(rs[:n], ss[:n]))
+    for n, rs, ss in zip(*(np.asarray(x) for x in composition))
   ]
 
 
-def composition(rows: Sequence[Sequence[tuple[str, str]]], t: TaskConfig, depth_cap: int) -> Composition:
+def composition(
+  rows: Sequence[Sequence[tuple[str, str]]], t: TaskConfig, depth_cap: int
+) -> Composition:
   """The inverse of `steps`: numpy arrays with a leading axis."""
   routings, skills = names(t.routing_inventory), names(t.skill_inventory)
   n = len(rows)
-  out = Composition(*(np.zeros(shape, np.int32) for shape in ((n,), (n, depth_cap), (n, depth_cap))))
+  out = Composition(
+    *(np.zeros(shape, np.int32) for shape in ((n,), (n, depth_cap), (n, depth_cap)))
+  )
   for i, row in enumerate(rows):
     out.depth[i] = len(row)
     out.routing[i, : len(row)] = [routings.index(r) for r, _ in row]
@@ -117,7 +125,9 @@ def composition(rows: Sequence[Sequence[tuple[str, str]]], t: TaskConfig, depth_
   return out
 
 
-def random_compositions(t: TaskConfig, n: int, depths: Sequence[int], depth_cap: int, seed: int = 0) -> Composition:
+def random_compositions(
+  t: TaskConfig, n: int, depths: Sequence[int], depth_cap: int, seed: int = 0
+) -> Composition:
   """Any compositions, live or not, of all the depths."""
   rng = np.random.default_rng(seed)
   depth = np.resize(np.asarray(depths, np.int32), n)
@@ -137,7 +147,9 @@ def make_problems(rows: Sequence[reference.Problem], t: TaskConfig) -> latent.Pr
   inputs = encode([word for p in rows for word in p.inputs], t.width)
   inputs = String(inputs.letters.reshape(len(rows), 2, -1), inputs.length.reshape(len(rows), 2))
   label = np.array([p.first_label for p in rows], np.int32)
-  return _problem_function(dataclasses.replace(t, trace='explicit'))(c, inputs, label)  # for both forms
+  return _problem_function(dataclasses.replace(t, trace='explicit'))(
+    c, inputs, label
+  )  # for both forms
 
 
 def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = None):
@@ -147,8 +159,8 @@ def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = 
   words = random_words(letters(t.alphabet), longest or t.max_input, 2 * n, seed)
   rng.shuffle(words)
   return [
-      reference.Problem(row, (words[2 * i], words[2 * i + 1]), rng.randrange(t.n_labels))
-      for i, row in enumerate(rows)
+    reference.Problem(row, (words[2 * i], words[2 * i + 1]), rng.randrange(t.n_labels))
+    for i, row in enumerate(rows)
   ]
 
 

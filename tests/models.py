@@ -12,9 +12,9 @@ N_CONTENT, END, PAD, VOCAB = 6, 10, 11, 12
 N_INDICES = 5
 
 _FAST_TO_COMPILE = {
-    'xla_backend_optimization_level': 0,
-    'xla_llvm_disable_expensive_passes': True,
-    'xla_cpu_use_fusion_emitters': False,
+  'xla_backend_optimization_level': 0,
+  'xla_llvm_disable_expensive_passes': True,
+  'xla_cpu_use_fusion_emitters': False,
 }
 
 
@@ -23,8 +23,12 @@ def quick_jit(function, **kwargs):
 
 
 def config(**changes) -> ModelConfig:
-  fields = dict(d_model=16, n_layers=2, n_heads=2, d_ff=32, positions='segment', conv_width=4, tied=False)
-  return ModelConfig(**{**fields, 'dtype': 'float32', 'remat': False, 'scan_layers': False, **changes})
+  fields = dict(
+    d_model=16, n_layers=2, n_heads=2, d_ff=32, positions='segment', conv_width=4, tied=False
+  )
+  return ModelConfig(
+    **{**fields, 'dtype': 'float32', 'remat': False, 'scan_layers': False, **changes}
+  )
 
 
 def model(**changes) -> Model:
@@ -53,4 +57,6 @@ def random_tokens(rows: int, columns: int, seed: int = 0) -> np.ndarray:
 
 def pad_left(tokens: np.ndarray, lengths) -> np.ndarray:
   """Row i keeps its last lengths[i] tokens."""
-  return np.where(np.arange(tokens.shape[1]) < tokens.shape[1] - np.asarray(lengths)[:, None], PAD, tokens)
+  return np.where(
+    np.arange(tokens.shape[1]) < tokens.shape[1] - np.asarray(lengths)[:, None], PAD, tokens
+  )

@@ -57,30 +57,30 @@ def _lower_peaks(word, letters):
 
 # name -> function of (word, letters, width).
 SKILLS = {
-    'reverse': lambda w, a, n: w[::-1],
-    'rotate_left': lambda w, a, n: w[1:] + w[0],
-    'rotate_right': lambda w, a, n: w[-1] + w[:-1],
-    'swap_ends': lambda w, a, n: _swap_ends(w),
-    'swap_pairs': lambda w, a, n: ''.join(w[i : i + 2][::-1] for i in range(0, len(w), 2)),
-    'evens_then_odds': lambda w, a, n: w[::2] + w[1::2],
-    'sort_up': lambda w, a, n: ''.join(sorted(w)),
-    'sort_down': lambda w, a, n: ''.join(sorted(w, reverse=True)),
-    'successor': lambda w, a, n: w.translate(str.maketrans(a, a[1:] + a[0])),
-    'predecessor': lambda w, a, n: w.translate(str.maketrans(a[1:] + a[0], a)),
-    'opposite': lambda w, a, n: w.translate(str.maketrans(a, a[::-1])),
-    'half_turn': lambda w, a, n: w.translate(str.maketrans(a, a[len(a) // 2 :] + a[: len(a) // 2])),
-    'climb': lambda w, a, n: _move_all(w, range(1, len(w) + 1), a),
-    'bump_evens': lambda w, a, n: _move_all(w, ([1, 0] * n)[: len(w)], a),
-    'zigzag': lambda w, a, n: _move_all(w, ([1, -1] * n)[: len(w)], a),
-    'bump_last': lambda w, a, n: w[:-1] + _moved(w[-1], 2, a),
-    'squeeze': lambda w, a, n: _move_all(w, [1 if _is_low(c, a) else -1 for c in w], a),
-    'fork': lambda w, a, n: _fork(w, a),
-    'fold': lambda w, a, n: ''.join(c if _is_low(c, a) else _moved(c, -(len(a) // 2), a) for c in w),
-    'lower_peaks': lambda w, a, n: _lower_peaks(w, a),
-    'drop_first': lambda w, a, n: w[1:] or _moved(w, 1, a),
-    'drop_last': lambda w, a, n: w[:-1] or _moved(w, -1, a),
-    'double_first': lambda w, a, n: (w[0] + w)[:n],
-    'append_next': lambda w, a, n: (w + _moved(w[-1], 1, a))[-n:],
+  'reverse': lambda w, a, n: w[::-1],
+  'rotate_left': lambda w, a, n: w[1:] + w[0],
+  'rotate_right': lambda w, a, n: w[-1] + w[:-1],
+  'swap_ends': lambda w, a, n: _swap_ends(w),
+  'swap_pairs': lambda w, a, n: ''.join(w[i : i + 2][::-1] for i in range(0, len(w), 2)),
+  'evens_then_odds': lambda w, a, n: w[::2] + w[1::2],
+  'sort_up': lambda w, a, n: ''.join(sorted(w)),
+  'sort_down': lambda w, a, n: ''.join(sorted(w, reverse=True)),
+  'successor': lambda w, a, n: w.translate(str.maketrans(a, a[1:] + a[0])),
+  'predecessor': lambda w, a, n: w.translate(str.maketrans(a[1:] + a[0], a)),
+  'opposite': lambda w, a, n: w.translate(str.maketrans(a, a[::-1])),
+  'half_turn': lambda w, a, n: w.translate(str.maketrans(a, a[len(a) // 2 :] + a[: len(a) // 2])),
+  'climb': lambda w, a, n: _move_all(w, range(1, len(w) + 1), a),
+  'bump_evens': lambda w, a, n: _move_all(w, ([1, 0] * n)[: len(w)], a),
+  'zigzag': lambda w, a, n: _move_all(w, ([1, -1] * n)[: len(w)], a),
+  'bump_last': lambda w, a, n: w[:-1] + _moved(w[-1], 2, a),
+  'squeeze': lambda w, a, n: _move_all(w, [1 if _is_low(c, a) else -1 for c in w], a),
+  'fork': lambda w, a, n: _fork(w, a),
+  'fold': lambda w, a, n: ''.join(c if _is_low(c, a) else _moved(c, -(len(a) // 2), a) for c in w),
+  'lower_peaks': lambda w, a, n: _lower_peaks(w, a),
+  'drop_first': lambda w, a, n: w[1:] or _moved(w, 1, a),
+  'drop_last': lambda w, a, n: w[:-1] or _moved(w, -1, a),
+  'double_first': lambda w, a, n: (w[0] + w)[:n],
+  'append_next': lambda w, a, n: (w + _moved(w[-1], 1, a))[-n:],
 }
 
 
@@ -105,30 +105,30 @@ def _longer(previous, earlier):
 
 # name -> function of (previous, earlier, first, letters); the operand is cut at the width cap by `route`.
 ROUTINGS = {
-    'previous': lambda p, e, f, a: p,
-    'earlier': lambda p, e, f, a: e,
-    'first_input': lambda p, e, f, a: f,
-    'merge': lambda p, e, f, a: p + e,
-    'interleave': lambda p, e, f, a: _interleave(p, e),
-    'halves': lambda p, e, f, a: _halves(p, e),
-    'by_first_letter': lambda p, e, f, a: p if _is_low(p[0], a) else e,
-    'greater': lambda p, e, f, a: e if e[0] > p[0] else p,
-    'longer': lambda p, e, f, a: _longer(p, e),
-    'bind_first': lambda p, e, f, a: f[0] + p,
+  'previous': lambda p, e, f, a: p,
+  'earlier': lambda p, e, f, a: e,
+  'first_input': lambda p, e, f, a: f,
+  'merge': lambda p, e, f, a: p + e,
+  'interleave': lambda p, e, f, a: _interleave(p, e),
+  'halves': lambda p, e, f, a: _halves(p, e),
+  'by_first_letter': lambda p, e, f, a: p if _is_low(p[0], a) else e,
+  'greater': lambda p, e, f, a: e if e[0] > p[0] else p,
+  'longer': lambda p, e, f, a: _longer(p, e),
+  'bind_first': lambda p, e, f, a: f[0] + p,
 }
 
 # What the operand of each depends on.
 READS = {
-    'previous': {'previous'},
-    'earlier': {'earlier'},
-    'first_input': {'first'},
-    'merge': {'previous', 'earlier'},
-    'interleave': {'previous', 'earlier'},
-    'halves': {'previous', 'earlier'},
-    'by_first_letter': {'previous', 'earlier'},
-    'greater': {'previous', 'earlier'},
-    'longer': {'previous', 'earlier'},
-    'bind_first': {'previous', 'first'},
+  'previous': {'previous'},
+  'earlier': {'earlier'},
+  'first_input': {'first'},
+  'merge': {'previous', 'earlier'},
+  'interleave': {'previous', 'earlier'},
+  'halves': {'previous', 'earlier'},
+  'by_first_letter': {'previous', 'earlier'},
+  'greater': {'previous', 'earlier'},
+  'longer': {'previous', 'earlier'},
+  'bind_first': {'previous', 'first'},
 }
 
 
@@ -246,7 +246,11 @@ def verdict(tokens: list[str], problem: Problem, task: Task) -> Verdict:
   structure = not loose and [head for head, _ in segments] == wanted + ['=']
   if structure:
     strings = [s for _, s in segments]
-    silent = [strings[4 * i + j] for i in range(len(problem.steps)) for j in ((0, 1) if task.explicit else (0, 1, 2))]
+    silent = [
+      strings[4 * i + j]
+      for i in range(len(problem.steps))
+      for j in ((0, 1) if task.explicit else (0, 1, 2))
+    ]
     structure = not any(silent)
   if not structure:
     return Verdict(answer, False, False, nothing, nothing, True)

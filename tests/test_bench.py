@@ -28,7 +28,12 @@ def test_forward_flops_by_hand():
 
 def test_optimizer_flops_by_hand():
   """A matrix that is not one (norms, embeddings, convolutions), products on the longer side, one that is not made."""
-  blocks = dict(conv=np.ones((2, 4, 16)), norm=dict(scale=np.ones((2, 16))), qkv=np.ones((2, 16, 48)), ff_out=np.ones((2, 64, 16)))
+  blocks = dict(
+    conv=np.ones((2, 4, 16)),
+    norm=dict(scale=np.ones((2, 16))),
+    qkv=np.ones((2, 16, 48)),
+    ff_out=np.ones((2, 64, 16)),
+  )
   # X X^T and the last product; its square for 5 polynomials, the next X X^T for 4 (two products each), what has been for 4.
   one = lambda a, b: 2 * a * b * a + 2 * a * a * b + (5 + 2 * 4 + 4) * 2 * a * a * a
   assert workload.optimizer_flops('muon', dict(blocks=blocks)) == 2 * (one(16, 48) + one(16, 64))
@@ -41,20 +46,51 @@ def test_a_program_is_timed_and_carried():
   p.repeat = 2
   timing.in_turn([p], 3)
   assert len(p.seconds) == 3 and min(p.seconds) > 0 and p.compile_s > 0
-  assert float(p.call()[1]) == 2 + 3 * (1 + 2)  # two when it was made, then three times one untimed and two timed
+  assert float(p.call()[1]) == 2 + 3 * (
+    1 + 2
+  )  # two when it was made, then three times one untimed and two timed
 
 
 def test_bench_writes_its_json(tmp_path):
   """A part, a field or a share that is missing or impossible."""
   file = tmp_path / 'bench.json'
-  args = ['--config=configs/quickstart.py', '--shapes=16x1', '--rows=32', '--repeats=1', '--seeds=2', f'--json={file}']
-  args += ["--config.task.skills=('reverse','climb','fold','squeeze')", "--config.task.routings=('previous','earlier','merge')"]
-  args += ['--config.supports.sft.compositions=10', '--config.sft.optimizer=adamw', '--config.rl.optimizer=adamw']
-  env = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'}  # compiles fast
-  subprocess.run([sys.executable, '-m', 'compgen_jax.bench', *args], check=True, capture_output=True, timeout=400, env=env)
+  args = [
+    '--config=configs/quickstart.py',
+    '--shapes=16x1',
+    '--rows=32',
+    '--repeats=1',
+    '--seeds=2',
+    f'--json={file}',
+  ]
+  args += [
+    "--config.task.skills=('reverse','climb','fold','squeeze')",
+    "--config.task.routings=('previous','earlier','merge')",
+  ]
+  args += [
+    '--config.supports.sft.compositions=10',
+    '--config.sft.optimizer=adamw',
+    '--config.rl.optimizer=adamw',
+  ]
+  env = os.environ | {
+    'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  }  # compiles fast
+  subprocess.run(
+    [sys.executable, '-m', 'compgen_jax.bench', *args],
+    check=True,
+    capture_output=True,
+    timeout=400,
+    env=env,
+  )
   result = json.loads(file.read_text())
   assert result['matmul_peak_gflops'] > 1
-  assert [row['part'] for row in result['rows']] == ['generate', 'sft_step', 'sft_forward', 'prefill', 'decode', 'rl_step']
+  assert [row['part'] for row in result['rows']] == [
+    'generate',
+    'sft_step',
+    'sft_forward',
+    'prefill',
+    'decode',
+    'rl_step',
+  ]
   for row in result['rows']:
     assert row['model_share_of_peak'] <= row['share_of_peak']
     assert row['per_second'] > 0 and 0 <= row['share_of_peak'] < 1 and row['shape'] == 'd16x1'
@@ -62,7 +98,11 @@ def test_bench_writes_its_json(tmp_path):
     assert 0.3 < row['useful_share'] <= 1 and row['compile_s'] > 0 and row['peak_mb'] > 0
   breakdown = result['breakdown']
   assert set(breakdown['sft_step']) == {'sample', 'pack', 'gradient', 'update'}
-  assert breakdown['seeds'] == 2 and breakdown['sft_step_over_one_seed'] > 0 and 0 < breakdown['rl_rollout_share'] < 1.5
+  assert (
+    breakdown['seeds'] == 2
+    and breakdown['sft_step_over_one_seed'] > 0
+    and 0 < breakdown['rl_rollout_share'] < 1.5
+  )
 
 
 def test_a_trained_policy_is_measured(tmp_path):

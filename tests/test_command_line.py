@@ -9,7 +9,9 @@ GOOD = ('--config=configs/quickstart.py', '--workdir={workdir}')
 
 
 def _run(*args, module='compgen_jax.main'):
-  return subprocess.run([sys.executable, '-m', module, *args], capture_output=True, text=True, timeout=120)
+  return subprocess.run(
+    [sys.executable, '-m', module, *args], capture_output=True, text=True, timeout=120
+  )
 
 
 @pytest.mark.parametrize('args, message', [
@@ -27,11 +29,20 @@ def test_mistakes_are_one_line(args, message, tmp_path):
   workdir = tmp_path / 'w'
   result = _run(*(arg.format(workdir=workdir) for arg in args))
   assert result.returncode == 2
-  assert message in result.stderr and result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
+  assert (
+    message in result.stderr
+    and result.stderr.startswith('error: ')
+    and result.stderr.count('\n') == 1
+  )
   assert not workdir.exists()
 
 
 def test_show_needs_a_finished_stage(tmp_path):
   """A rollout of untrained parameters passed off as a model's."""
-  result = _run('--config=configs/quickstart.py', f'--workdir={tmp_path}', '--arm=sft', module='compgen_jax.show')
+  result = _run(
+    '--config=configs/quickstart.py',
+    f'--workdir={tmp_path}',
+    '--arm=sft',
+    module='compgen_jax.show',
+  )
   assert result.returncode == 2 and 'stage sft has not finished' in result.stderr

@@ -69,7 +69,9 @@ BAD_VALUES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize('changes, names, legal', BAD_VALUES, ids=[' '.join(c) for c, _, _ in BAD_VALUES])
+@pytest.mark.parametrize(
+  'changes, names, legal', BAD_VALUES, ids=[' '.join(c) for c, _, _ in BAD_VALUES]
+)
 def test_bad_values_are_named_in_one_line(changes, names, legal):
   """A value that can't work and is found out minutes later, or never."""
   plain = config_lib.to_dict(config_lib.from_config_dict(tiny()))
@@ -113,7 +115,9 @@ def test_batches_that_do_not_divide_over_devices():
   config = config_lib.from_config_dict(tiny(run__data_parallel=8))
   with pytest.raises(config_lib.ConfigError, match=r'prompts=2: legal is .* multiple of 8'):
     config_lib.validate_devices(config, 8)
-  with pytest.raises(config_lib.ConfigError, match='run.data_parallel=8: legal is at most the 2 devices'):
+  with pytest.raises(
+    config_lib.ConfigError, match='run.data_parallel=8: legal is at most the 2 devices'
+  ):
     config_lib.validate_devices(config, 2)
   assert config_lib.validate_devices(config_lib.from_config_dict(tiny()), 2) == 1
 
@@ -121,11 +125,21 @@ def test_batches_that_do_not_divide_over_devices():
 def test_every_knob_is_read():
   """A field of configs/default.py that no code reads, or a dataclass field that it does not hold."""
   config_lib.from_config_dict(default.get_config())  # unknown and missing fields both raise
-  files = [p for p in pathlib.Path(config_lib.__file__).parent.rglob('*.py') if p.name != 'config.py']
-  text = ''.join(p.read_text() for p in files) + pathlib.Path(config_lib.__file__).read_text().split('# Types')[0]
-  for section, fields in config_lib.to_dict(config_lib.from_config_dict(default.get_config())).items():
+  files = [
+    p for p in pathlib.Path(config_lib.__file__).parent.rglob('*.py') if p.name != 'config.py'
+  ]
+  text = (
+    ''.join(p.read_text() for p in files)
+    + pathlib.Path(config_lib.__file__).read_text().split('# Types')[0]
+  )
+  for section, fields in config_lib.to_dict(
+    config_lib.from_config_dict(default.get_config())
+  ).items():
     if isinstance(fields, dict) and section not in ('supports', 'stages'):
-      for field in set(fields) - {'max_depth', 'data_parallel'}:  # they only bound what other fields may say
+      for field in set(fields) - {
+        'max_depth',
+        'data_parallel',
+      }:  # they only bound what other fields may say
         assert f'.{field}' in text or f"'{field}'" in text, f'{section}.{field}'
 
 

@@ -78,7 +78,9 @@ def test_squared_relu():
   (dy,) = normal((3, 5))
   x = jnp.concatenate([*normal((2, 5)), jnp.array([[0.0, -0.0, 1e-12, -1e-12, 1e9]])])
   plain = lambda x: jnp.where(x > 0, x, 0.0) ** 2
-  assert_close(value_and_gradients(kernels.squared_relu, [x], dy), value_and_gradients(plain, [x], dy))
+  assert_close(
+    value_and_gradients(kernels.squared_relu, [x], dy), value_and_gradients(plain, [x], dy)
+  )
 
 
 def test_squared_relu_in_bfloat16():
@@ -106,7 +108,9 @@ def test_embedding_in_bfloat16():
   table, dy = normal((7, 4), (9, 4))
   ids = np.arange(9) % 4
   value, (gradient,) = value_and_gradients(
-      lambda table: kernels.embedding(table, ids), [table.astype(jnp.bfloat16)], dy.astype(jnp.bfloat16)
+    lambda table: kernels.embedding(table, ids),
+    [table.astype(jnp.bfloat16)],
+    dy.astype(jnp.bfloat16),
   )
   assert value.dtype == gradient.dtype == jnp.bfloat16
   np.testing.assert_array_equal(value, table.astype(jnp.bfloat16)[ids])
@@ -138,13 +142,13 @@ def at_random(n_rows, n_queries, n_keys):
 
 # Masks [B, T, S], a bool each.
 MASKS = {
-    'all': np.ones((2, 3, 5), bool),
-    'causal': np.tile(causal(7, 7), (3, 1, 1)),
-    'chunk': np.tile(causal(3, 8), (2, 1, 1)),
-    'one_query': np.tile(causal(1, 5), (3, 1, 1)),
-    'one_key': np.ones((1, 1, 1), bool),
-    'documents': documents([1, 1, 1, 2, 2, 3, 3, 3, 3], [4, 4, 4, 4, 4, 4, 4, 5, 6]),
-    'at_random': at_random(3, 5, 9),
+  'all': np.ones((2, 3, 5), bool),
+  'causal': np.tile(causal(7, 7), (3, 1, 1)),
+  'chunk': np.tile(causal(3, 8), (2, 1, 1)),
+  'one_query': np.tile(causal(1, 5), (3, 1, 1)),
+  'one_key': np.ones((1, 1, 1), bool),
+  'documents': documents([1, 1, 1, 2, 2, 3, 3, 3, 3], [4, 4, 4, 4, 4, 4, 4, 5, 6]),
+  'at_random': at_random(3, 5, 9),
 }
 
 
@@ -161,7 +165,9 @@ def test_attention(name):
   """Catches columns that are seen though the mask hides them, or the other way round; a softmax along the wrong axis; a
   gradient that forgets the normaliser or goes to another row, head or column."""
   args, dy = attention_arguments(MASKS[name])
-  got = value_and_gradients(lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(MASKS[name])), args, dy)
+  got = value_and_gradients(
+    lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(MASKS[name])), args, dy
+  )
   want = value_and_gradients(lambda q, k, v: plain_attention(q, k, v, MASKS[name]), args, dy)
   assert_close(got, want)
 
@@ -170,7 +176,9 @@ def test_attention_with_large_scores():
   """Catches an exp that overflows (scores are in the hundreds), and a barrier that scores climb over."""
   mask = MASKS['documents']
   args, dy = attention_arguments(mask, scale=100.0)
-  got = value_and_gradients(lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy)
+  got = value_and_gradients(
+    lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy
+  )
   want = value_and_gradients(lambda q, k, v: plain_attention(q, k, v, mask), args, dy)
   assert_close(got, want, atol=1e-3)
 
@@ -179,7 +187,9 @@ def test_attention_keeps_documents_apart():
   """Catches the smallest leak: values, keys and cotangents of one document, however large, leave the bits of the other's
   output and gradients alone."""
   mask = documents([1, 1, 1, 2, 2, 2, 2])
-  run = lambda args, dy: value_and_gradients(lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy)
+  run = lambda args, dy: value_and_gradients(
+    lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy
+  )
   args, dy = attention_arguments(mask)
   for own, other in ((slice(0, 3), slice(3, 7)), (slice(3, 7), slice(0, 3))):
     changed = jax.tree.map(lambda x: x.at[:, :, other].multiply(1e6), (args, dy))
@@ -194,7 +204,9 @@ def test_a_query_that_sees_nothing_is_harmless():
   mask[0, :2] = mask[1, 3] = False
   args, dy = attention_arguments(mask)
   dy *= np.any(mask, axis=2)[:, None, :, None]
-  got = value_and_gradients(lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy)
+  got = value_and_gradients(
+    lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(mask)), args, dy
+  )
   want = value_and_gradients(lambda q, k, v: plain_attention(q, k, v, mask), args, dy)
   assert_close(got, want)
   np.testing.assert_allclose(got[0][1, :, 3], jnp.mean(args[2][1], axis=1), atol=1e-6)
@@ -220,13 +232,17 @@ def test_barrier():
 def test_attention_in_bfloat16(name):
   """Catches an output or a gradient in float32, and one that loses more digits than its arguments have lost."""
   args, dy = attention_arguments(MASKS[name])
-  assert_bfloat16_is_close(lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(MASKS[name])), args, dy)
+  assert_bfloat16_is_close(
+    lambda q, k, v: kernels.attention(q, k, v, kernels.barrier(MASKS[name])), args, dy
+  )
 
 
 def test_softmax_is_in_float32():
   """Catches scores in bfloat16: 200 and 199.25 would be a whole apart, and their weights 0.73 and 0.27."""
   half = lambda *rows: jnp.asarray([[rows]], jnp.bfloat16)
-  got = kernels.attention(half([16, 0.75]), half([12.5, 0], [12.5, -1]), half([1, 0], [0, 1]), jnp.zeros((1, 1, 2)))
+  got = kernels.attention(
+    half([16, 0.75]), half([12.5, 0], [12.5, -1]), half([1, 0], [0, 1]), jnp.zeros((1, 1, 2))
+  )
   first = 1 / (1 + np.exp(-0.75))
   np.testing.assert_allclose(got[0, 0, 0].astype(jnp.float32), [first, 1 - first], atol=5e-3)
 
@@ -238,7 +254,10 @@ def plain_convolution(x, kernel, near):
   """Column by column: what `causal_convolution` says that it is."""
   columns = []
   for t in range(x.shape[1]):
-    taps = [jnp.where(near[:, t, b, None], kernel[b] * x[:, t - b], 0.0) for b in range(min(t + 1, len(kernel)))]
+    taps = [
+      jnp.where(near[:, t, b, None], kernel[b] * x[:, t - b], 0.0)
+      for b in range(min(t + 1, len(kernel)))
+    ]
     columns.append(x[:, t] + sum(taps))
   return jnp.stack(columns, axis=1)
 
@@ -256,11 +275,13 @@ def near_at_random(n_rows, n_columns, n_taps):
 
 # Masks [B, T, C].
 NEAR = {
-    'rows': near_in_documents([1] * 6, [1] * 6, [1] * 6, n_taps=4),
-    'documents': near_in_documents([1, 1, 1, 2, 2, 3, 4, 4, 4], [5, 6, 6, 6, 6, 6, 0, 0, 0], n_taps=4),
-    'at_random': near_at_random(3, 7, 3),
-    'one_tap': near_in_documents([1, 1, 1], [0, 2, 2], n_taps=1),
-    'more_taps_than_columns': near_in_documents([1, 1], [1, 1], [1, 2], n_taps=5),
+  'rows': near_in_documents([1] * 6, [1] * 6, [1] * 6, n_taps=4),
+  'documents': near_in_documents(
+    [1, 1, 1, 2, 2, 3, 4, 4, 4], [5, 6, 6, 6, 6, 6, 0, 0, 0], n_taps=4
+  ),
+  'at_random': near_at_random(3, 7, 3),
+  'one_tap': near_in_documents([1, 1, 1], [0, 2, 2], n_taps=1),
+  'more_taps_than_columns': near_in_documents([1, 1], [1, 1], [1, 2], n_taps=5),
 }
 
 
@@ -276,7 +297,9 @@ def test_convolution(name):
   """Catches taps in the reverse order, one too many or too few, a column taken from the row before, a mask that moves along
   with the input, and a gradient that flows the same way as the input."""
   args, dy = convolution_arguments(NEAR[name])
-  got = value_and_gradients(lambda x, kernel: kernels.causal_convolution(x, kernel, NEAR[name]), args, dy)
+  got = value_and_gradients(
+    lambda x, kernel: kernels.causal_convolution(x, kernel, NEAR[name]), args, dy
+  )
   want = value_and_gradients(lambda x, kernel: plain_convolution(x, kernel, NEAR[name]), args, dy)
   assert_close(got, want)
 
@@ -285,10 +308,15 @@ def test_convolution_keeps_rows_apart():
   """Catches a row that sees the end of the row before, in values or gradients: the middle row is the same bits with any
   neighbours."""
   near = NEAR['rows']
-  run = lambda args, dy: value_and_gradients(lambda x, kernel: kernels.causal_convolution(x, kernel, near), args, dy)
+  run = lambda args, dy: value_and_gradients(
+    lambda x, kernel: kernels.causal_convolution(x, kernel, near), args, dy
+  )
   (x, kernel), dy = convolution_arguments(near)
   others = np.array([1e6, 1.0, 1e6], np.float32)[:, None, None]
-  (got, (got_dx, _)), (want, (want_dx, _)) = run([x * others, kernel], dy * others), run([x, kernel], dy)
+  (got, (got_dx, _)), (want, (want_dx, _)) = (
+    run([x * others, kernel], dy * others),
+    run([x, kernel], dy),
+  )
   np.testing.assert_array_equal(got[1], want[1])
   np.testing.assert_array_equal(got_dx[1], want_dx[1])
 
@@ -296,7 +324,9 @@ def test_convolution_keeps_rows_apart():
 def test_convolution_in_bfloat16():
   """Catches an output or a gradient in float32."""
   args, dy = convolution_arguments(NEAR['documents'])
-  assert_bfloat16_is_close(lambda x, kernel: kernels.causal_convolution(x, kernel, NEAR['documents']), args, dy)
+  assert_bfloat16_is_close(
+    lambda x, kernel: kernels.causal_convolution(x, kernel, NEAR['documents']), args, dy
+  )
 
 
 # All of them --------------------------------------------------------------------------------------------------
@@ -309,10 +339,18 @@ def test_side_by_side_is_one_after_the_other(which):
     f, shapes, dy_shape = kernels.matmul, [(2, 3, 5), (5, 4)], (2, 3, 4)
   elif which == 'attention':
     barrier = kernels.barrier(MASKS['causal'])
-    f, shapes, dy_shape = lambda q, k, v: kernels.attention(q, k, v, barrier), [(3, 2, 7, 3)] * 3, (3, 2, 7, 3)
+    f, shapes, dy_shape = (
+      lambda q, k, v: kernels.attention(q, k, v, barrier),
+      [(3, 2, 7, 3)] * 3,
+      (3, 2, 7, 3),
+    )
   else:
     near = NEAR['documents']
-    f, shapes, dy_shape = lambda x, kernel: kernels.causal_convolution(x, kernel, near), [(2, 9, 3), (4, 3)], (2, 9, 3)
+    f, shapes, dy_shape = (
+      lambda x, kernel: kernels.causal_convolution(x, kernel, near),
+      [(2, 9, 3), (4, 3)],
+      (2, 9, 3),
+    )
   copies = [normal(*shapes, dy_shape, seed=seed) for seed in range(3)]
 
   def run(*args):

@@ -11,11 +11,15 @@ from tests import helpers, reference
 from tests.helpers import as_rows
 
 TASKS = [
-    helpers.task(),
-    helpers.task(alphabet=6, width=8, max_input=5, max_depth=4),
-    helpers.task(routings=('merge', 'earlier', 'previous'), skills=('fork', 'reverse', 'append_next')),
+  helpers.task(),
+  helpers.task(alphabet=6, width=8, max_input=5, max_depth=4),
+  helpers.task(
+    routings=('merge', 'earlier', 'previous'), skills=('fork', 'reverse', 'append_next')
+  ),
 ]
-in_all_tasks = pytest.mark.parametrize('t', TASKS, ids=['default', 'alphabet6_width8', 'small_inventory'])
+in_all_tasks = pytest.mark.parametrize(
+  't', TASKS, ids=['default', 'alphabet6_width8', 'small_inventory']
+)
 
 
 @in_all_tasks
@@ -27,9 +31,14 @@ def test_execute_equals_reference(t):
     at = [i for i, p in enumerate(rows) if len(p.steps) == depth]
     done = [reference.execute(rows[i], helpers.reference_task(t)) for i in at]
     assert len(at) > 100
-    for got, want in ((problems.values, [v for v, _ in done]), (problems.operands, [o for _, o in done])):
+    for got, want in (
+      (problems.values, [v for v, _ in done]),
+      (problems.operands, [o for _, o in done]),
+    ):
       n = len(want[0])
-      want = as_rows(helpers.encode([word for row in want for word in row], t.width)).reshape(len(at), n, -1)
+      want = as_rows(helpers.encode([word for row in want for word in row], t.width)).reshape(
+        len(at), n, -1
+      )
       np.testing.assert_array_equal(as_rows(got)[at, :n], want)
 
 
@@ -42,7 +51,9 @@ def test_answer_is_the_last_result(t):
   assert answers == [reference.execute(p, helpers.reference_task(t))[0][-1] for p in rows]
   values, depth = as_rows(problems.values), problems.composition.depth
   beyond = np.arange(t.max_depth + 2) > depth[:, None] + 1
-  np.testing.assert_array_equal(values[beyond], np.repeat(as_rows(problems.answer), beyond.sum(axis=1), axis=0))
+  np.testing.assert_array_equal(
+    values[beyond], np.repeat(as_rows(problems.answer), beyond.sum(axis=1), axis=0)
+  )
 
 
 def test_dry_problems_say_nothing_of_modules():
@@ -52,9 +63,13 @@ def test_dry_problems_say_nothing_of_modules():
   sampled = []
   for pair in (('previous', 'reverse'), ('merge', 'successor')):
     steps = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), helpers.composition([[pair] * 3], t, 3))
-    sampled.append(jax.device_get(jax.jit(jax.vmap(lambda k, c=steps: latent.sample(k, c, t, dry=True)))(keys)))
+    sampled.append(
+      jax.device_get(jax.jit(jax.vmap(lambda k, c=steps: latent.sample(k, c, t, dry=True)))(keys))
+    )
   for a, b in zip(jax.tree.leaves(sampled[0][1:]), jax.tree.leaves(sampled[1][1:])):
-    np.testing.assert_array_equal(a, b)  # everything but the composition itself is the same, whatever the modules
+    np.testing.assert_array_equal(
+      a, b
+    )  # everything but the composition itself is the same, whatever the modules
   assert sampled[0].dry.all()
   for written in (sampled[0].operands, jax.tree.map(lambda x: x[:, 2:], sampled[0].values)):
     lengths = np.bincount(written.length.reshape(-1), minlength=t.width + 1)
@@ -66,7 +81,9 @@ def test_dry_problems_say_nothing_of_modules():
 def test_sampled_inputs_and_labels():
   """Catches inputs of a wrong length or with a favourite letter, and draws that are tied to each other."""
   t, n = helpers.task(min_input=2, max_input=5, skills=('reverse',), routings=('previous',)), 20_000
-  atom = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), helpers.composition([[('previous', 'reverse')]], t, 1))
+  atom = jax.tree.map(
+    lambda x: jax.numpy.asarray(x[0]), helpers.composition([[('previous', 'reverse')]], t, 1)
+  )
   draw = jax.jit(jax.vmap(lambda k: latent.sample(k, atom, t)))
   problems = jax.device_get(draw(jax.random.split(jax.random.key(0), n)))
   inputs = jax.tree.map(lambda x: x[:, :2], problems.values)
@@ -74,7 +91,9 @@ def test_sampled_inputs_and_labels():
     lengths = np.bincount(inputs.length[:, i], minlength=7)
     assert lengths[[0, 1, 6]].sum() == 0 and np.all(abs(lengths[2:6] / n - 1 / 4) < 0.02)
     used = np.arange(t.width) < inputs.length[:, i, None]
-    assert np.all(abs(np.bincount(inputs.letters[:, i][used], minlength=8) / used.sum() - 1 / 8) < 0.01)
+    assert np.all(
+      abs(np.bincount(inputs.letters[:, i][used], minlength=8) / used.sum() - 1 / 8) < 0.01
+    )
     assert not np.any(inputs.letters[:, i][~used])
   assert np.all(abs(np.bincount(problems.first_label, minlength=10) / n - 1 / 10) < 0.01)
   drawn = [problems.first_label, *inputs.length.T, *inputs.letters[:, :, :2].reshape(n, 4).T]
@@ -87,7 +106,9 @@ def test_sampled_inputs_and_labels():
 @functools.cache
 def _posterior_function(t, explicit):
   return helpers.batched(
-      lambda values, depth, operands, prior: latent.posterior(values, depth, t, operands if explicit else None, prior)
+    lambda values, depth, operands, prior: latent.posterior(
+      values, depth, t, operands if explicit else None, prior
+    )
   )
 
 
@@ -109,7 +130,10 @@ def explaining(values, operand, result, t) -> np.ndarray:
   for r, routing in enumerate(helpers.names(t.routing_inventory)):
     routed = reference.route(routing, values, a, t.width)
     for s, skill in enumerate(helpers.names(t.skill_inventory)):
-      out[r, s] = reference.SKILLS[skill](routed, a, t.width) == result and operand in (None, routed)
+      out[r, s] = reference.SKILLS[skill](routed, a, t.width) == result and operand in (
+        None,
+        routed,
+      )
   return out
 
 
@@ -120,7 +144,9 @@ def brute_force(problems, t, explicit, prior) -> np.ndarray:
     values = helpers.decode(jax.tree.map(lambda v: v[n], problems.values))
     operands = helpers.decode(jax.tree.map(lambda v: v[n], problems.operands))
     for i in range(depth):
-      weight = prior * explaining(values[: i + 2], operands[i] if explicit else None, values[i + 2], t)
+      weight = prior * explaining(
+        values[: i + 2], operands[i] if explicit else None, values[i + 2], t
+      )
       out[n, i] = weight / (weight.sum() or 1.0)
   return out
 
@@ -134,7 +160,9 @@ def corrupted(problems, t, seed=0):
   """Every trace with one word (an operand or a result within the depth) replaced by a random other one."""
   rng = np.random.default_rng(seed)
   values, operands = (jax.tree.map(np.copy, x) for x in (problems.values, problems.operands))
-  words = helpers.random_words(helpers.letters(t.alphabet), t.width, len(problems.first_label), seed)
+  words = helpers.random_words(
+    helpers.letters(t.alphabet), t.width, len(problems.first_label), seed
+  )
   words = helpers.encode(words, t.width)
   for n, depth in enumerate(problems.composition.depth):
     row, at = ((operands, rng.integers(depth)), (values, 2 + rng.integers(depth)))[n % 2]
@@ -170,14 +198,18 @@ def test_posterior_holds_the_truth_and_sums_to_one(explicit):
   np.testing.assert_array_equal(got.explained, within)
   np.testing.assert_allclose(got.selection.sum((2, 3)), within, atol=1e-5)
   n, i = np.nonzero(within)
-  assert np.all(got.selection[n, i, problems.composition.routing[n, i], problems.composition.skill[n, i]] > 0)
+  assert np.all(
+    got.selection[n, i, problems.composition.routing[n, i], problems.composition.skill[n, i]] > 0
+  )
 
 
 def test_no_prior_is_the_uniform_prior():
   """Catches a default prior that favours some modules."""
   t = TASKS[2]
   problems = true_problems(512, t)
-  default = helpers.batched(lambda values, depth, operands: latent.posterior(values, depth, t, operands))
+  default = helpers.batched(
+    lambda values, depth, operands: latent.posterior(values, depth, t, operands)
+  )
   got = default(problems.values, problems.composition.depth, problems.operands)
   np.testing.assert_allclose(got.selection, posterior(problems, t, True).selection, rtol=1e-6)
 
@@ -220,4 +252,7 @@ def test_prior_rules_out():
   only_reverse[:, helpers.names(t.skill_inventory).index('reverse')] = 0.1
   got = posterior(problems, t, True, only_reverse)
   assert np.all((got.selection > 0).any((0, 1, 2)) == (only_reverse.sum(0) > 0))
-  assert np.isfinite(got.selection).all() and 0 < got.explained.sum() < problems.composition.depth.sum() / 2
+  assert (
+    np.isfinite(got.selection).all()
+    and 0 < got.explained.sum() < problems.composition.depth.sum() / 2
+  )

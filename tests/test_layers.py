@@ -7,13 +7,13 @@ import compgen_jax
 
 PACKAGE = pathlib.Path(compgen_jax.__file__).parent
 MAY_IMPORT = {
-    'task': {'task'},
-    'model': {'model'},
-    'learning': {'learning', 'task', 'model'},
-    'theory': {'theory', 'task'},
-    'config': {'task', 'model', 'learning'},
-    'benchmark': {'benchmark', 'experiment', 'config', 'task', 'model', 'learning'},
-    'experiment': {'experiment', 'config', 'task', 'model', 'learning', 'theory'},
+  'task': {'task'},
+  'model': {'model'},
+  'learning': {'learning', 'task', 'model'},
+  'theory': {'theory', 'task'},
+  'config': {'task', 'model', 'learning'},
+  'benchmark': {'benchmark', 'experiment', 'config', 'task', 'model', 'learning'},
+  'experiment': {'experiment', 'config', 'task', 'model', 'learning', 'theory'},
 }
 PURE = {'task', 'model', 'learning', 'theory'}
 IMPURE_MODULES = {'os', 'time', 'pathlib', 'sys', 'subprocess', 'random', 'logging'}
@@ -40,4 +40,6 @@ def test_imports_point_one_way():
 
 def test_no_drawer_for_everything():
   """A utils.py."""
-  assert not [p for p in PACKAGE.rglob('*.py') if p.stem in ('utils', 'util', 'helpers', 'common', 'misc')]
+  assert not [
+    p for p in PACKAGE.rglob('*.py') if p.stem in ('utils', 'util', 'helpers', 'common', 'misc')
+  ]

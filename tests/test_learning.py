@@ -30,7 +30,14 @@ RL = RLConfig(
     average='token', epochs=1, clip_low=0.2, clip_high=0.28, kl=0.0, entropy=0.0, drop_no_signal=False,
 )  # fmt: skip
 RFT = RFTConfig(
-    prompts=4, group=4, temperature=0.7, optimizer='adamw', lr=1.0, warmup=0, schedule='constant', sampler='parent'
+  prompts=4,
+  group=4,
+  temperature=0.7,
+  optimizer='adamw',
+  lr=1.0,
+  warmup=0,
+  schedule='constant',
+  sampler='parent',
 )
 
 # Steps on a made-up batch -------------------------------------------------------------------------------------
@@ -49,7 +56,9 @@ SOME_SIGNAL = np.array([1, 0, 0, 0] + [1, 1, 1, 1] + [0, 0, 0, 0] + [0, 1, 1, 0]
 @functools.cache
 def _log_probs(temperature):
   def run(params, prompts, traces):
-    logits = MODEL.apply(params, jnp.concatenate([prompts, traces], axis=1)[:, :-1])[:, prompts.shape[1] - 1 :]
+    logits = MODEL.apply(params, jnp.concatenate([prompts, traces], axis=1)[:, :-1])[
+      :, prompts.shape[1] - 1 :
+    ]
     log_probs = jax.nn.log_softmax(logits / temperature)
     return jnp.take_along_axis(log_probs, traces[..., None], axis=-1)[..., 0], log_probs
 
@@ -66,7 +75,11 @@ def made_up(answer=tuple(SOME_SIGNAL)) -> Exploration:
   log_probs = np.where(mask, quick_jit(_log_probs(0.7))(PARAMS, prompts, tokens)[0], 0.0)
   answer = np.array(answer)
   steps = np.zeros((ROWS, 1), bool)
-  return Exploration(prompts, Rollout(tokens, log_probs, mask, np.full(ROWS, TRACE)), Verdict(answer, answer, answer, steps, steps))
+  return Exploration(
+    prompts,
+    Rollout(tokens, log_probs, mask, np.full(ROWS, TRACE)),
+    Verdict(answer, answer, answer, steps, steps),
+  )
 
 
 @functools.cache
@@ -93,21 +106,29 @@ def _gradients():
   """Gradients of the formulas, written down a second time."""
 
   def policy(params, e, advantage, mask):
-    return -jnp.sum(_log_probs(0.7)(params, e.prompts, e.rollout.tokens)[0] * advantage[:, None] * mask) / jnp.sum(mask)
+    return -jnp.sum(
+      _log_probs(0.7)(params, e.prompts, e.rollout.tokens)[0] * advantage[:, None] * mask
+    ) / jnp.sum(mask)
 
   def kl(params, reference, e):
-    log_pi, log_ref = (_log_probs(0.7)(p, e.prompts, e.rollout.tokens)[0] for p in (params, reference))
+    log_pi, log_ref = (
+      _log_probs(0.7)(p, e.prompts, e.rollout.tokens)[0] for p in (params, reference)
+    )
     k3 = jnp.exp(log_ref - log_pi) - (log_ref - log_pi) - 1
     return jnp.sum(k3 * e.rollout.mask) / jnp.sum(e.rollout.mask)
 
   def entropy(params, e):
     log_probs = _log_probs(0.7)(params, e.prompts, e.rollout.tokens)[1]
-    return -jnp.sum(jnp.exp(log_probs) * log_probs * e.rollout.mask[..., None]) / jnp.sum(e.rollout.mask)
+    return -jnp.sum(jnp.exp(log_probs) * log_probs * e.rollout.mask[..., None]) / jnp.sum(
+      e.rollout.mask
+    )
 
   def cross_entropy(params, prompts, traces, mask):
     return -jnp.sum(_log_probs(1.0)(params, prompts, traces)[0] * mask) / jnp.sum(mask)
 
-  return {f.__name__: quick_jit(jax.value_and_grad(f)) for f in (policy, kl, entropy, cross_entropy)}
+  return {
+    f.__name__: quick_jit(jax.value_and_grad(f)) for f in (policy, kl, entropy, cross_entropy)
+  }
 
 
 def assert_same(got, want, atol=2e-6):
@@ -142,7 +163,9 @@ def test_rl_metrics():
   state, metrics = learn(policy_gradient, RL, e)
   assert metrics['reward'] == 7 / 16 and metrics['signal'] == 1 / 2 and metrics['finite'] == 1.0
   assert metrics['length'] == np.mean(np.sum(e.rollout.mask, axis=1))
-  assert metrics['entropy'] == pytest.approx(-np.sum(e.rollout.log_probs) / np.sum(e.rollout.mask), rel=1e-5)
+  assert metrics['entropy'] == pytest.approx(
+    -np.sum(e.rollout.log_probs) / np.sum(e.rollout.mask), rel=1e-5
+  )
   assert metrics['decoded_useful'] == pytest.approx(np.mean(e.rollout.mask))
   assert state.step == 1
 
@@ -151,7 +174,9 @@ def test_rl_metrics():
 @pytest.mark.parametrize('drop', [True, False])
 def test_rl_without_signal_learns_nothing(answer, drop):
   """Catches a gradient, or a 0 / 0, of a batch in which every group is all right or all wrong."""
-  state, metrics = learn(policy_gradient, dataclasses.replace(RL, drop_no_signal=drop), made_up(answer))
+  state, metrics = learn(
+    policy_gradient, dataclasses.replace(RL, drop_no_signal=drop), made_up(answer)
+  )
   jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
   assert metrics['signal'] == 0.0 and metrics['finite'] == 1.0 and metrics['grad_norm'] == 0.0
 
@@ -181,7 +206,9 @@ def test_rl_clips_what_moved_too_far():
   """Catches a ratio against the wrong log-probabilities, and clipped tokens that are still learnt: with old
   log-probabilities such that pi / pi_old is 1.5, only negative advantages have a gradient (1.5 times the plain one)."""
   e = made_up()
-  moved = e._replace(rollout=e.rollout._replace(log_probs=e.rollout.log_probs - np.float32(np.log(1.5))))
+  moved = e._replace(
+    rollout=e.rollout._replace(log_probs=e.rollout.log_probs - np.float32(np.log(1.5)))
+  )
   advantage = SOME_SIGNAL - np.repeat([0.25, 1.0, 0.0, 0.5], 4)
   state, metrics = learn(policy_gradient, RL, moved)
   want = _gradients()['policy'](PARAMS, e, 1.5 * np.minimum(advantage, 0.0), e.rollout.mask)[1]
@@ -240,7 +267,9 @@ def test_policy_gradient_is_the_gradient_of_expected_reward():
   prompt = np.array([[2, 0, 1, 2]], np.int32)
   reward = lambda traces: (traces[:, 0] != 1) & (traces[:, 1] < 2) | (traces[:, 2] == 0)
   every = np.array(list(itertools.product(range(5), repeat=n_tokens)), np.int32)
-  mask = np.cumsum(every == end, axis=1) - (every == end) == 0  # up to and including the first `end`
+  mask = (
+    np.cumsum(every == end, axis=1) - (every == end) == 0
+  )  # up to and including the first `end`
   possible = np.all(mask | (every == pad), axis=1)
   every, mask = every[possible], mask[possible]
 
@@ -253,7 +282,9 @@ def test_policy_gradient_is_the_gradient_of_expected_reward():
 
   def sample(key):
     prompts, ids = jnp.tile(prompt, (n_samples, 1)), jnp.arange(n_samples)
-    traces = rollout(m, params, prompts, key, ids, n_tokens=n_tokens, end=end, temperature=temperature, segment=2)
+    traces = rollout(
+      m, params, prompts, key, ids, n_tokens=n_tokens, end=end, temperature=temperature, segment=2
+    )
     ok = reward(traces.tokens)
     return Exploration(prompts, traces, Verdict(ok, ok, ok, ok[:, None], ok[:, None]))
 
@@ -261,8 +292,12 @@ def test_policy_gradient_is_the_gradient_of_expected_reward():
   assert total == pytest.approx(1.0, abs=1e-5) and 0.2 < value < 0.8
   config = dataclasses.replace(RL, estimator='reinforce', average='constant')
   setup = Setup(None, m, optax.sgd(1.0), ())
-  state, metrics = learn(policy_gradient, config, quick_jit(sample)(jax.random.key(0)), params, params, setup)
-  estimate = jax.tree.map(lambda g: -n_tokens * g, gradient_of(state, params))  # `constant` divides by the columns
+  state, metrics = learn(
+    policy_gradient, config, quick_jit(sample)(jax.random.key(0)), params, params, setup
+  )
+  estimate = jax.tree.map(
+    lambda g: -n_tokens * g, gradient_of(state, params)
+  )  # `constant` divides by the columns
   assert metrics['reward'] == pytest.approx(float(value), abs=0.015)
   error = size(jax.tree.map(np.subtract, estimate, exact)) / size(exact)
   assert error < 0.1, error
@@ -277,7 +312,9 @@ def test_rft_samples_from_the_right_parameters(sampler):
   seen = []
 
   def run(state, parent):
-    explore = lambda setup, params, *args, **kwargs: seen.append(params) or jax.tree.map(jnp.asarray, made_up())
+    explore = lambda setup, params, *args, **kwargs: (
+      seen.append(params) or jax.tree.map(jnp.asarray, made_up())
+    )
     with mock.patch.object(rejection, 'explore', explore):
       config = dataclasses.replace(RFT, sampler=sampler)
       new = rejection.step(state, jax.random.key(0), GRADIENT_DESCENT, config, parent)
@@ -292,7 +329,12 @@ def test_rft_without_accepted_samples_learns_nothing():
   """Catches 0 / 0 where no sample is right, and a gradient of rejected samples."""
   state, metrics = learn(rejection, RFT, made_up((False,) * ROWS))
   jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
-  assert metrics['loss'] == 0.0 and metrics['finite'] == 1.0 and metrics['reward'] == 0.0 and state.step == 1
+  assert (
+    metrics['loss'] == 0.0
+    and metrics['finite'] == 1.0
+    and metrics['reward'] == 0.0
+    and state.step == 1
+  )
 
 
 @pytest.mark.parametrize('block_rows', [(), (5,), (4, 1)])
@@ -318,14 +360,20 @@ def test_sft_predicts_traces_and_nothing_else():
   sources of different width or size averaged source by source: loss and gradient are those of the mean over all trace
   tokens; of dry problems over the tokens that are not letters, by the model's choice among these."""
   batches = {}
-  for seed, (name, lengths, prompt, trace) in enumerate((('wide', [8, 5, 7], 6, 8), ('narrow', [1, 3, 2, 2], 4, 3))):
+  for seed, (name, lengths, prompt, trace) in enumerate(
+    (('wide', [8, 5, 7], 6, 8), ('narrow', [1, 3, 2, 2], 4, 3))
+  ):
     lengths, dry = np.array(lengths), np.arange(len(lengths)) == 1
-    prompts = models.pad_left(models.random_tokens(len(lengths), prompt, seed), np.minimum(prompt, 2 + lengths))
+    prompts = models.pad_left(
+      models.random_tokens(len(lengths), prompt, seed), np.minimum(prompt, 2 + lengths)
+    )
     traces = models.random_tokens(len(lengths), trace, 7 + seed)
     traces = np.where(np.arange(trace) < lengths[:, None], traces, PAD)
     batches[name] = Rendered(prompts, np.sum(prompts != PAD, axis=1), traces, lengths, dry)
   setup = Setup(TASK_OF_MODEL, MODEL, optax.sgd(1.0), ())
-  wide = lambda x, columns, **kw: np.pad(x, ((0, 0), kw.get('room', (0, columns - x.shape[1]))), constant_values=PAD)
+  wide = lambda x, columns, **kw: np.pad(
+    x, ((0, 0), kw.get('room', (0, columns - x.shape[1]))), constant_values=PAD
+  )
   narrow = batches['narrow']
   narrow = narrow._replace(prompt=wide(narrow.prompt, 6, room=(2, 0)), trace=wide(narrow.trace, 8))
   batch = jax.tree.map(lambda *xs: jnp.concatenate(xs), batches['wide'], narrow)
@@ -363,14 +411,26 @@ TASK = helpers.task(
     trace='compact', alphabet=6, width=4, min_input=2, max_input=2, max_depth=2, n_labels=4,
     skills=('reverse', 'successor'), routings=('previous', 'earlier'),
 )  # fmt: skip
-SUPPORTS = [Support(helpers.support_config(depths=d), TASK, helpers.pools(sft=0.7, rl=0.1)) for d in ((1,), (1, 2))]
+SUPPORTS = [
+  Support(helpers.support_config(depths=d), TASK, helpers.pools(sft=0.7, rl=0.1))
+  for d in ((1,), (1, 2))
+]
 TASK_SETUP = Setup(
-    TASK,
-    Model(models.config(d_model=32, d_ff=64, tied=True), TASK.vocab_size, TASK.alphabet, TASK.width + 2, TASK.pad),
-    optax.adamw(3e-3),
-    tuple(Source(s, 16) for s in SUPPORTS),
+  TASK,
+  Model(
+    models.config(d_model=32, d_ff=64, tied=True),
+    TASK.vocab_size,
+    TASK.alphabet,
+    TASK.width + 2,
+    TASK.pad,
+  ),
+  optax.adamw(3e-3),
+  tuple(Source(s, 16) for s in SUPPORTS),
 )
-RL_SETUP, TASK_RL = dataclasses.replace(TASK_SETUP, tx=optax.adamw(1e-3)), dataclasses.replace(RL, kl=0.01)
+RL_SETUP, TASK_RL = (
+  dataclasses.replace(TASK_SETUP, tx=optax.adamw(1e-3)),
+  dataclasses.replace(RL, kl=0.01),
+)
 SPLIT = dict(shards=2, block_rows=(4, 1), rollout_rows=16)
 KEY = jax.random.key(0)
 
@@ -427,7 +487,11 @@ def test_rl_is_on_policy_on_the_task(half_trained):
   """Catches sampled log-probabilities that are not those that learning evaluates: with sources of different width and a
   temperature, the ratio on the first update is 1 (nothing clipped, however tight the bounds) and the KL is 0."""
   state, metrics = rl_step()(create(RL_SETUP, half_trained), KEY, half_trained)
-  assert 0.1 < metrics['reward'] < 0.95 and 0.1 < metrics['signal'] < 1.0 and metrics['strict'] <= metrics['reward']
+  assert (
+    0.1 < metrics['reward'] < 0.95
+    and 0.1 < metrics['signal'] < 1.0
+    and metrics['strict'] <= metrics['reward']
+  )
   assert metrics['clipped'] == 0.0 and 0.0 <= metrics['kl'] < 1e-6
   assert metrics['finite'] == 1.0 and metrics['grad_norm'] > 0.01 and state.step == 1
 
@@ -449,10 +513,14 @@ def test_devices_and_blocks_change_nothing(half_trained):
   that are lost: on two devices, in blocks of rows, both steps are what they are on one device at once."""
   state = create(TASK_SETUP, half_trained)
   one_device = sft_step()(state, KEY), rl_step()(state, KEY, half_trained)
-  with jax.set_mesh(jax.make_mesh((2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])):
+  with jax.set_mesh(
+    jax.make_mesh(
+      (2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
+    )
+  ):
     two_devices = (
-        sft_step(dataclasses.replace(TASK_SETUP, **SPLIT))(state, KEY),
-        rl_step(dataclasses.replace(RL_SETUP, **SPLIT))(state, KEY, half_trained),
+      sft_step(dataclasses.replace(TASK_SETUP, **SPLIT))(state, KEY),
+      rl_step(dataclasses.replace(RL_SETUP, **SPLIT))(state, KEY, half_trained),
     )
   for (got, got_metrics), (want, metrics) in zip(two_devices, one_device):
     for m in (got_metrics, metrics):
@@ -464,6 +532,7 @@ def test_devices_and_blocks_change_nothing(half_trained):
 
 def test_problems_depend_on_their_row_alone():
   """Catches problems drawn by place in the batch: the same row ids give the same problems in any place."""
+
   def sample(ids):
     setup = Setup(TASK, MODEL, None, (Source(SUPPORTS[1], len(ids)),))
     with mock.patch.object(Setup, 'row_ids', lambda self, first, rows: jnp.asarray(ids)):
@@ -471,7 +540,9 @@ def test_problems_depend_on_their_row_alone():
 
   whole, other = sample(range(8)), sample([7, 3, 100, 5, 101, 102, 0, 103])
   place = np.array([0, 1, 3, 6])
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[place], b[np.array([7, 3, 5, 0])]), other, whole)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a[place], b[np.array([7, 3, 5, 0])]), other, whole
+  )
   assert len({row.tobytes() for row in np.asarray(whole[1].prompt)}) == 8
 
 
@@ -483,7 +554,16 @@ def test_the_company_of_a_row_changes_nothing(half_trained):
   def attempt(length_B):
     ids, problems, rendered = state_lib.sample_problems(KEY, setup)
     more = dict(n_tokens=rendered.trace.shape[1], temperature=1.0)
-    return rendered.trace_length, exploration.attempt(setup, half_trained, problems, rendered.prompt, KEY, 2 * ids[:, None] + jnp.arange(2), length_B, **more)
+    return rendered.trace_length, exploration.attempt(
+      setup,
+      half_trained,
+      problems,
+      rendered.prompt,
+      KEY,
+      2 * ids[:, None] + jnp.arange(2),
+      length_B,
+      **more,
+    )
 
   n = sum(source.rows for source in setup.sources)
   lengths, (plain, plain_verdict) = attempt(jnp.zeros((n,), jnp.int32))
@@ -505,13 +585,19 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
 
   def problems(key, setup):
     zeros = jnp.zeros((5,), jnp.int32)
-    return jnp.arange(5), None, Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0)
+    return (
+      jnp.arange(5),
+      None,
+      Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0),
+    )
 
   def attempt(setup, params, problems, prompts, key, row_ids, lengths, *, n_tokens, temperature):
     ids.extend(row_ids.reshape(-1).tolist())
     tokens = jnp.zeros((row_ids.size, n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0
-    return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0, tokens[:, 0]), Verdict(ok, ok, ok, ok[:, None], ok[:, None])
+    return Rollout(tokens, tokens.astype(jnp.float32), tokens == 0, tokens[:, 0]), Verdict(
+      ok, ok, ok, ok[:, None], ok[:, None]
+    )
 
   with mock.patch.multiple(exploration, sample_problems=problems, attempt=attempt):
     e = exploration.explore(setup, PARAMS, jax.random.key(0), group=2, temperature=1.0)
@@ -530,7 +616,9 @@ def test_rows_are_numbered_through():
   assert GRADIENT_DESCENT.row_ids(4, 2).tolist() == [4, 5]
 
 
-@pytest.mark.parametrize('limit,shape', [(0, (1, 12)), (5, (3, 4)), (12, (1, 12)), (100, (1, 12)), (1, (12, 1))])
+@pytest.mark.parametrize(
+  'limit,shape', [(0, (1, 12)), (5, (3, 4)), (12, (1, 12)), (100, (1, 12)), (1, (12, 1))]
+)
 def test_blocks(limit, shape):
   """Catches rows that are lost or change their order, and blocks larger than allowed."""
   blocks = state_lib.in_blocks({'x': jnp.arange(12), 'y': jnp.ones((12, 2))}, limit)
@@ -551,7 +639,10 @@ def test_gradient_in_blocks(blocks, n_active, sizes):
   of RL)."""
   setup = dataclasses.replace(GRADIENT_DESCENT, block_rows=blocks)
   rows = jnp.asarray([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0])
-  loss = lambda p, block: (jnp.sum(p['ends'] * block), {'rows': jnp.zeros(13).at[block.shape[0]].add(1)})
+  loss = lambda p, block: (
+    jnp.sum(p['ends'] * block),
+    {'rows': jnp.zeros(13).at[block.shape[0]].add(1)},
+  )
   params = {'ends': jnp.float32(3.0), 'blocks': {}}
   got, metrics = state_lib.gradient(loss, params, rows, setup, jnp.int32(n_active))
   assert float(got['ends']) == np.sum(rows[: sum(sizes)])
@@ -576,17 +667,27 @@ def test_a_block_is_not_larger_than_the_batch_asks_for():
 def test_layers_are_shared_out(name):
   """Catches a layer that no device updates or two do, gradients clipped by the norm of a part, and moments that stay behind:
   two updates on two devices, each for one of two layers, are those of one device."""
-  settings = optimizer.OptimizerConfig(0.9, 0.98, 1e-8, weight_decay=0.1, clip_norm=0.5, muon_scale=5.0)
-  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optimizer.make(settings, name, optimizer.schedule(0.01, 0, 10, 'constant')))
+  settings = optimizer.OptimizerConfig(
+    0.9, 0.98, 1e-8, weight_decay=0.1, clip_norm=0.5, muon_scale=5.0
+  )
+  setup = dataclasses.replace(
+    GRADIENT_DESCENT, tx=optimizer.make(settings, name, optimizer.schedule(0.01, 0, 10, 'constant'))
+  )
   state, grads = create(setup, PARAMS), models.params(MODEL, seed=1)
 
   def twice(setup):
     each = jax.tree.map(lambda g: g / setup.shards, grads)
     first = lambda state: state_lib.update(state, each, setup)[0]
-    return quick_jit(state_lib.on_every_device(lambda s: state_lib.update(first(s), each, setup), setup))(state)
+    return quick_jit(
+      state_lib.on_every_device(lambda s: state_lib.update(first(s), each, setup), setup)
+    )(state)
 
   want, metrics = twice(setup)
-  with jax.set_mesh(jax.make_mesh((2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])):
+  with jax.set_mesh(
+    jax.make_mesh(
+      (2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
+    )
+  ):
     got, got_metrics = twice(dataclasses.replace(setup, shards=2))
   assert_same((got.params, got.opt_state), (want.params, want.opt_state), atol=1e-6)
   assert_same(got_metrics, metrics)
@@ -596,10 +697,14 @@ def test_update():
   """Catches a step that is not counted, a norm of something else than the gradient, and divergence that is not seen."""
   setup = dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(0.5))
   state = create(setup, {'a': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([3.0])})
-  new, metrics = state_lib.update(state, {'a': jnp.asarray([0.0, 3.0]), 'b': jnp.asarray([4.0])}, setup)
+  new, metrics = state_lib.update(
+    state, {'a': jnp.asarray([0.0, 3.0]), 'b': jnp.asarray([4.0])}, setup
+  )
   assert (state.step, new.step) == (0, 1)
   np.testing.assert_array_equal(jnp.concatenate(list(new.params.values())), [1.0, 0.5, 1.0])
   assert metrics['grad_norm'] == 5.0 and metrics['finite'] == 1.0
   for bad in (jnp.nan, jnp.inf):
-    _, metrics = state_lib.update(state, {'a': jnp.asarray([0.0, bad]), 'b': jnp.asarray([4.0])}, setup)
+    _, metrics = state_lib.update(
+      state, {'a': jnp.asarray([0.0, bad]), 'b': jnp.asarray([4.0])}, setup
+    )
     assert metrics['finite'] == 0.0

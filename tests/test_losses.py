@@ -26,7 +26,9 @@ def from_probabilities(*rows):
 
 def test_token_log_probs():
   """Catches unnormalised logits (0, ln 2, ln 3), the column of another token, and an overflow of exp."""
-  logits = array([[0.0, LN2, LN3], [5.0, 5.0 + LN2, 5.0 + LN3]], [[1000.0, 1000.0, -1000.0], [0.0, 0.0, 0.0]])
+  logits = array(
+    [[0.0, LN2, LN3], [5.0, 5.0 + LN2, 5.0 + LN3]], [[1000.0, 1000.0, -1000.0], [0.0, 0.0, 0.0]]
+  )
   got = losses.token_log_probs(logits, jnp.asarray([[2, 0], [1, 2]]))
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, np.log([[3 / 6, 1 / 6], [1 / 2, 1 / 3]]), atol=1e-4)
@@ -104,13 +106,13 @@ def test_weights_over_devices(how):
 
 REWARD = jnp.asarray([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
 WANTED = {
-    # Baseline 5 / 8, the mean of all; with the mean of each group it would be dr_grpo.
-    'reinforce': [3 / 8, -5 / 8, -5 / 8, -5 / 8, 3 / 8, 3 / 8, 3 / 8, 3 / 8],
-    # 1 - 0 and 0 - 1 / 3; with the sample itself in its baseline it would be 3 / 4 and -1 / 4.
-    'rloo': [1.0, -1 / 3, -1 / 3, -1 / 3, 0.0, 0.0, 0.0, 0.0],
-    # Population std sqrt(3) / 4; with that of the sample, 1 / 2, it would be 1.5 and -0.5.
-    'grpo': [1.73165, -0.57722, -0.57722, -0.57722, 0.0, 0.0, 0.0, 0.0],
-    'dr_grpo': [3 / 4, -1 / 4, -1 / 4, -1 / 4, 0.0, 0.0, 0.0, 0.0],
+  # Baseline 5 / 8, the mean of all; with the mean of each group it would be dr_grpo.
+  'reinforce': [3 / 8, -5 / 8, -5 / 8, -5 / 8, 3 / 8, 3 / 8, 3 / 8, 3 / 8],
+  # 1 - 0 and 0 - 1 / 3; with the sample itself in its baseline it would be 3 / 4 and -1 / 4.
+  'rloo': [1.0, -1 / 3, -1 / 3, -1 / 3, 0.0, 0.0, 0.0, 0.0],
+  # Population std sqrt(3) / 4; with that of the sample, 1 / 2, it would be 1.5 and -0.5.
+  'grpo': [1.73165, -0.57722, -0.57722, -0.57722, 0.0, 0.0, 0.0, 0.0],
+  'dr_grpo': [3 / 4, -1 / 4, -1 / 4, -1 / 4, 0.0, 0.0, 0.0, 0.0],
 }
 
 
@@ -118,7 +120,9 @@ WANTED = {
 def test_advantages(estimator):
   """Catches the wrong baseline or scale (see WANTED), samples of different prompts taken for a group, and 0 / 0 in a
   group whose rewards are all the same."""
-  np.testing.assert_allclose(losses.advantages(REWARD, 4, estimator, jnp.mean(REWARD)), WANTED[estimator], atol=1e-5)
+  np.testing.assert_allclose(
+    losses.advantages(REWARD, 4, estimator, jnp.mean(REWARD)), WANTED[estimator], atol=1e-5
+  )
 
 
 @pytest.mark.parametrize('estimator', ESTIMATORS)
@@ -126,13 +130,24 @@ def test_advantages_follow_their_rows(estimator):
   """Catches advantages returned in another order than the rewards."""
   swapped = jnp.concatenate([REWARD[4:], REWARD[:4][::-1]])
   want = np.concatenate([WANTED[estimator][4:], WANTED[estimator][:4][::-1]])
-  np.testing.assert_allclose(losses.advantages(swapped, 4, estimator, jnp.mean(swapped)), want, atol=1e-5)
+  np.testing.assert_allclose(
+    losses.advantages(swapped, 4, estimator, jnp.mean(swapped)), want, atol=1e-5
+  )
 
 
 def test_has_signal():
   """Catches `some reward` in place of `different rewards` (all right is no signal either), and mixed-up groups."""
   reward = jnp.asarray([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
-  assert losses.has_signal(reward, 2).tolist() == [True, True, False, False, False, False, True, True]
+  assert losses.has_signal(reward, 2).tolist() == [
+    True,
+    True,
+    False,
+    False,
+    False,
+    False,
+    True,
+    True,
+  ]
 
 
 def test_reinforce_baseline_is_of_the_whole_batch():
@@ -145,16 +160,26 @@ def test_reinforce_baseline_is_of_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    'ratio,advantage,want,gradient',
-    [
-        (1.5, 2.0, -2 * 1.28, 0.0),  # clipped at 1 + high; -2.4 with `low` on both sides, -3 without clipping
-        (1.5, -2.0, 2 * 1.5, 2 * 1.5),  # not clipped: the bound that is pessimistic; 2.56 if clipped anyway
-        (0.5, 2.0, -2 * 0.5, -2 * 0.5),  # not clipped; -1.6 if clipped anyway
-        (0.5, -2.0, 2 * 0.8, 0.0),  # clipped at 1 - low; 1.44 with `high` on both sides
-        (1.25, 2.0, -2 * 1.25, -2 * 1.25),  # between 1 + low and 1 + high
-        (0.75, -2.0, 2 * 0.8, 0.0),  # between 1 - high and 1 - low
-        (1.0, 2.0, -2.0, -2.0),  # on-policy: -A grad log pi
-    ],
+  'ratio,advantage,want,gradient',
+  [
+    (
+      1.5,
+      2.0,
+      -2 * 1.28,
+      0.0,
+    ),  # clipped at 1 + high; -2.4 with `low` on both sides, -3 without clipping
+    (
+      1.5,
+      -2.0,
+      2 * 1.5,
+      2 * 1.5,
+    ),  # not clipped: the bound that is pessimistic; 2.56 if clipped anyway
+    (0.5, 2.0, -2 * 0.5, -2 * 0.5),  # not clipped; -1.6 if clipped anyway
+    (0.5, -2.0, 2 * 0.8, 0.0),  # clipped at 1 - low; 1.44 with `high` on both sides
+    (1.25, 2.0, -2 * 1.25, -2 * 1.25),  # between 1 + low and 1 + high
+    (0.75, -2.0, 2 * 0.8, 0.0),  # between 1 - high and 1 - low
+    (1.0, 2.0, -2.0, -2.0),  # on-policy: -A grad log pi
+  ],
 )
 def test_policy_gradient(ratio, advantage, want, gradient):
   """Catches a wrong sign, a clip on the wrong side, bounds exchanged, and no clip: value and gradient by log pi."""
@@ -190,6 +215,6 @@ def test_kl_penalty():
 def test_kl_penalty_pulls_towards_the_reference():
   """Catches a sign: the gradient by log pi is positive where pi is above the reference, zero where they agree."""
   gradient = jax.grad(lambda x: jnp.sum(losses.kl_penalty(x, jnp.log(array([0.5, 0.5, 0.5])))))(
-      jnp.log(array([0.8, 0.5, 0.2]))
+    jnp.log(array([0.8, 0.5, 0.2]))
   )
   np.testing.assert_allclose(gradient, [[1 - 0.5 / 0.8, 0.0, 1 - 0.5 / 0.2]], atol=1e-6)

@@ -23,11 +23,14 @@ BF16 = dict(model__dtype='bfloat16')
 # Each kind of stage and both precisions; among them layers scanned and recomputed, Muon, seeds side by side, and every
 # term of the loss.
 CASES = {
-    'sft': ('sft', {}),
-    'sft-bfloat16': ('sft', BF16 | dict(sft__optimizer='muon', model__remat=True, model__scan_layers=True)),
-    'rl-seeds': ('rl', dict(seeds=(0, 1))),
-    'rl-bfloat16': ('rl', BF16 | dict(rl__kl=0.01, rl__entropy=0.01)),
-    'rft': ('rft', {}),
+  'sft': ('sft', {}),
+  'sft-bfloat16': (
+    'sft',
+    BF16 | dict(sft__optimizer='muon', model__remat=True, model__scan_layers=True),
+  ),
+  'rl-seeds': ('rl', dict(seeds=(0, 1))),
+  'rl-bfloat16': ('rl', BF16 | dict(rl__kl=0.01, rl__entropy=0.01)),
+  'rft': ('rft', {}),
 }
 
 
@@ -43,7 +46,9 @@ def lowered_text(traced, platform: str) -> str:
 def foreign(text: str) -> set[str]:
   """What the text holds that no accelerator should be given: calls that exist on CPU only, and double precision."""
   calls = set(re.findall(r'custom_call\s+@"?([\w.$-]+)', text))
-  found = {name for name in calls if re.search('lapack|cpu|callback|python|eigen', name, re.IGNORECASE)}
+  found = {
+    name for name in calls if re.search('lapack|cpu|callback|python|eigen', name, re.IGNORECASE)
+  }
   return found | ({'f64'} if re.search('[x<]f64>', text) else set())
 
 
@@ -53,7 +58,9 @@ def traced_stage(name: str):
   config = from_config_dict(tiny(**changes))
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
-    stage = stages.build(stage_name, config, base, run.build_supports(config), pathlib.Path('nowhere'))
+    stage = stages.build(
+      stage_name, config, base, run.build_supports(config), pathlib.Path('nowhere')
+    )
   assert stage.setup.n_seeds == len(config.all_seeds)  # side by side
   state, parent = jax.eval_shape(lambda: stages.initial_state(stage, None))
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(config.all_seeds)))

@@ -36,14 +36,19 @@ def run(tx, params, gradients):
 
 
 @pytest.mark.parametrize(
-    'shape,warmup,steps,want',
-    [
-        ('constant', 0, 100, {0: 1.0, 1: 1.0, 99: 1.0}),
-        ('constant', 10, 100, {0: 0.0, 5: 0.5, 10: 1.0, 99: 1.0}),
-        ('cosine', 0, 100, {0: 1.0, 50: 0.55, 100: 0.1, 200: 0.1}),
-        ('cosine', 20, 100, {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.55, 100: 0.1}),  # 60 is halfway between 20 and 100
-        ('cosine', 20, 10, {0: 0.0, 5: 0.25, 10: 0.5}),  # a stage that is shorter than its warm-up
-    ],
+  'shape,warmup,steps,want',
+  [
+    ('constant', 0, 100, {0: 1.0, 1: 1.0, 99: 1.0}),
+    ('constant', 10, 100, {0: 0.0, 5: 0.5, 10: 1.0, 99: 1.0}),
+    ('cosine', 0, 100, {0: 1.0, 50: 0.55, 100: 0.1, 200: 0.1}),
+    (
+      'cosine',
+      20,
+      100,
+      {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.55, 100: 0.1},
+    ),  # 60 is halfway between 20 and 100
+    ('cosine', 20, 10, {0: 0.0, 5: 0.25, 10: 0.5}),  # a stage that is shorter than its warm-up
+  ],
 )
 def test_schedule(shape, warmup, steps, want):
   """Catches a first update that is lost without warm-up, a cosine over the wrong span (the warm-up counted twice would
@@ -56,7 +61,9 @@ def test_schedule(shape, warmup, steps, want):
 # Which parameter gets what ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('kind', [dict(positions='segment', tied=True), dict(positions='none', tied=False)], ids=str)
+@pytest.mark.parametrize(
+  'kind', [dict(positions='segment', tied=True), dict(positions='none', tied=False)], ids=str
+)
 def test_muon_takes_just_the_layer_matrices(kind):
   """Catches an embedding, head, scale or convolution given to Muon, a matrix given to Adam, and layers that are
   orthogonalised together: Adam's first update has one size in all entries; Muon's has singular values of about
@@ -64,7 +71,9 @@ def test_muon_takes_just_the_layer_matrices(kind):
   params = models.params(models.model(**kind))
   rng = np.random.default_rng(0)
   size = lambda path: np.array([1.0, 1e-3])[:, None, None] if path[-1].key in MUON_LEAVES else 1.0
-  gradient = jax.tree.map_with_path(lambda path, p: np.float32(size(path) * rng.standard_normal(p.shape)), params)
+  gradient = jax.tree.map_with_path(
+    lambda path, p: np.float32(size(path) * rng.standard_normal(p.shape)), params
+  )
   tx = optimizer.make(config(), 'muon', optimizer.schedule(LR, 0, 100, 'constant'))
   (update,) = run(tx, params, [gradient])
   taken = set()
@@ -76,7 +85,9 @@ def test_muon_takes_just_the_layer_matrices(kind):
     taken.add(path[-1].key)
     singular = np.linalg.svd(np.asarray(update['blocks'][path[-1].key]), compute_uv=False)
     singular /= MUON_SCALE * LR * max(1.0, u.shape[2] / u.shape[1]) ** 0.5
-    assert np.all((0.6 < singular[:, 0]) & (singular[:, 0] < 1.3)) and np.all(np.median(singular, axis=1) > 0.6)
+    assert np.all((0.6 < singular[:, 0]) & (singular[:, 0] < 1.3)) and np.all(
+      np.median(singular, axis=1) > 0.6
+    )
   assert taken == MUON_LEAVES
 
 
@@ -102,12 +113,17 @@ def test_muon_is_that_of_optax():
   """Catches momentum, a scale by shape, a learning rate or a decay that differ from the library's."""
   params = models.params(models.model())
   rng = np.random.default_rng(0)
-  gradients = [jax.tree.map(lambda p: np.float32(1e-2 * rng.standard_normal(p.shape)), params) for _ in range(3)]
+  gradients = [
+    jax.tree.map(lambda p: np.float32(1e-2 * rng.standard_normal(p.shape)), params)
+    for _ in range(3)
+  ]
   rate = optimizer.schedule(LR, 2, 100, 'constant')
 
   def dimensions(params):
     matrix = lambda path: path[-1].key in MUON_LEAVES
-    return jax.tree.map_with_path(lambda path, _: contrib.MuonDimensionNumbers(1, 2) if matrix(path) else None, params)
+    return jax.tree.map_with_path(
+      lambda path, _: contrib.MuonDimensionNumbers(1, 2) if matrix(path) else None, params
+    )
 
   whole = contrib.muon(
       lambda step: MUON_SCALE * rate(step), weight_decay=0.1, muon_weight_dimension_numbers=dimensions,
@@ -143,7 +159,10 @@ def test_weight_decay(name):
 def test_clip_by_global_norm():
   """Catches a clip that is missing, per leaf, or after Adam (whose first update hides any scale, so that it takes a
   second, huge gradient to see it), and one that touches gradients below the bound."""
-  params = {'blocks': {'a': np.zeros((1, 2), np.float32)}, 'ends': {'b': np.zeros((2,), np.float32)}}
+  params = {
+    'blocks': {'a': np.zeros((1, 2), np.float32)},
+    'ends': {'b': np.zeros((2,), np.float32)},
+  }
   gradient = lambda a, b: {'blocks': {'a': np.float32([a])}, 'ends': {'b': np.float32(b)}}
   small, huge = gradient([0.3, -0.1], [0.2, 0.1]), gradient([3e6, 0.0], [0.0, -4e6])
   clipped = gradient([0.6, 0.0], [0.0, -0.8])
@@ -158,12 +177,16 @@ def test_clip_by_global_norm():
 
 def test_adamw_is_adamw_with_these_settings():
   """Catches b1, b2 or eps that do not reach the optimizer: two updates of one number, by hand."""
-  tx = optimizer.make(config(b1=0.5, b2=0.75, eps=0.1), 'adamw', optimizer.schedule(LR, 0, 100, 'constant'))
+  tx = optimizer.make(
+    config(b1=0.5, b2=0.75, eps=0.1), 'adamw', optimizer.schedule(LR, 0, 100, 'constant')
+  )
   params = {'ends': {'x': np.float32([1.0])}}
   first, second = run(tx, params, [{'ends': {'x': np.float32([g])}} for g in (0.4, -0.8)])
   # m = 0.2, v = 0.04, corrected 0.4, 0.16; then m = -0.3, v = 0.19, corrected by 3 / 4 and 7 / 16.
   assert float(first['ends']['x'][0]) == pytest.approx(-LR * 0.4 / (0.4 + 0.1), rel=1e-5)
-  assert float(second['ends']['x'][0]) == pytest.approx(LR * 0.4 / ((0.19 * 16 / 7) ** 0.5 + 0.1), rel=1e-5)
+  assert float(second['ends']['x'][0]) == pytest.approx(
+    LR * 0.4 / ((0.19 * 16 / 7) ** 0.5 + 0.1), rel=1e-5
+  )
 
 
 def test_schedule_counts_updates():
@@ -171,4 +194,6 @@ def test_schedule_counts_updates():
   tx = optimizer.make(config(), 'adamw', optimizer.schedule(LR, 2, 100, 'constant'))
   params = {'ends': {'x': jnp.ones((1,))}}
   updates = run(tx, params, [params] * 4)
-  np.testing.assert_allclose([float(u['ends']['x'][0]) for u in updates], [0.0, -LR / 2, -LR, -LR], atol=1e-6)
+  np.testing.assert_allclose(
+    [float(u['ends']['x'][0]) for u in updates], [0.0, -LR / 2, -LR, -LR], atol=1e-6
+  )

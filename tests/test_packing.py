@@ -19,13 +19,17 @@ from tests.test_transformer import of_every_kind
 
 @functools.cache
 def _pack(width, multiple):
-  return quick_jit(lambda columns, first, length: packing.pack(columns, first, length, width, multiple))
+  return quick_jit(
+    lambda columns, first, length: packing.pack(columns, first, length, width, multiple)
+  )
 
 
 def packed(first, length, n_columns, width, multiple=1):
   """(columns, packed as numpy): `id` tells every cell of every example apart and is never 0; `flag` is of another dtype."""
   shape = (len(length), n_columns)
-  columns = dict(id=1 + np.arange(np.prod(shape), dtype=np.int32).reshape(shape), flag=np.ones(shape, bool))
+  columns = dict(
+    id=1 + np.arange(np.prod(shape), dtype=np.int32).reshape(shape), flag=np.ones(shape, bool)
+  )
   return columns, jax.device_get(_pack(width, multiple)(columns, np.int32(first), np.int32(length)))
 
 
@@ -53,7 +57,9 @@ def assert_packed_whole(columns, first, length, got, width, multiple):
 
 
 @pytest.mark.parametrize('seed', range(4))
-@pytest.mark.parametrize('n_examples,multiple', [(1, 1), (7, 1), (12, 8), (130, 3), (131, 4), (256, 1)])
+@pytest.mark.parametrize(
+  'n_examples,multiple', [(1, 1), (7, 1), (12, 8), (130, 3), (131, 4), (256, 1)]
+)
 def test_pack_loses_and_doubles_nothing(n_examples, multiple, seed):
   """Catches examples that are cut, overlap, share a document number, lie in two rows or none; rows in use behind empty ones;
   groups (there are several beyond 128 examples) that write into each other's rows; a leftover of an empty example."""
@@ -66,7 +72,9 @@ def test_pack_loses_and_doubles_nothing(n_examples, multiple, seed):
   assert_packed_whole(columns, first, length, got, width, multiple)
 
 
-@pytest.mark.parametrize('lengths', [[0] * 6, [6] * 6, [1] * 6, [0, 0, 0, 3, 3, 0], [6, 1, 5, 2, 4, 3]], ids=str)
+@pytest.mark.parametrize(
+  'lengths', [[0] * 6, [6] * 6, [1] * 6, [0, 0, 0, 3, 3, 0], [6, 1, 5, 2, 4, 3]], ids=str
+)
 def test_pack_exactly_full_and_empty(lengths):
   """Catches an off-by-one at a full row, and the edges: nothing at all, one example a row, all in one row."""
   lengths, width = np.array(lengths), 6
@@ -89,7 +97,9 @@ def test_rows_are_well_filled():
   assert packed(np.zeros(64, int), length, 100, 144)[1].n_rows == 32
 
 
-@pytest.mark.parametrize('n_examples,shards,multiple', [(64, 2, 1), (130, 4, 3), (10, 4, 1), (256, 3, 2)])
+@pytest.mark.parametrize(
+  'n_examples,shards,multiple', [(64, 2, 1), (130, 4, 3), (10, 4, 1), (256, 3, 2)]
+)
 def test_rows_are_dealt_out_evenly(n_examples, shards, multiple):
   """Catches a device that works while others wait, and rows that two devices get or none: all shards together are what one
   shard would be."""
@@ -103,7 +113,9 @@ def test_rows_are_dealt_out_evenly(n_examples, shards, multiple):
   n_rows = [int(shard.n_rows) for shard in dealt]
   assert max(n_rows) - min(n_rows) <= 1 and sum(n_rows) == whole.n_rows
   for shard, n in zip(dealt, n_rows):
-    assert len(shard.document) % multiple == 0 and np.any(shard.document > 0, axis=1).sum() == n <= len(shard.document)
+    assert len(shard.document) % multiple == 0 and np.any(
+      shard.document > 0, axis=1
+    ).sum() == n <= len(shard.document)
   got = np.concatenate([shard.columns['id'][:n] for shard, n in zip(dealt, n_rows)])
   want = whole.columns['id'][: whole.n_rows]
   assert sorted(map(tuple, got.tolist())) == sorted(map(tuple, want.tolist()))
@@ -123,7 +135,10 @@ def packed_documents(seed=0):
   alone[::2, 0] = N_CONTENT + 1  # some begin with the head of a segment, some in the midst of one
   alone[1::2, 0] = 2
   alone = np.where(np.arange(WIDTH) < np.array(LENGTHS)[:, None], alone, PAD)
-  tokens, document = np.full((len(ROWS), WIDTH), PAD, np.int32), np.zeros((len(ROWS), WIDTH), np.int32)
+  tokens, document = (
+    np.full((len(ROWS), WIDTH), PAD, np.int32),
+    np.zeros((len(ROWS), WIDTH), np.int32),
+  )
   i = 0
   for row, lengths in enumerate(ROWS):
     column = 0
@@ -220,10 +235,16 @@ def test_pack_traces(width, multiple):
       assert not np.any(here)
       continue
     tokens = np.concatenate([prompts[i, PROMPT - N_PROMPT[i] :], traces[i, :n_trace]])
-    assert rows['token'][here].tolist() == tokens[:-1].tolist() and rows['target'][here].tolist() == tokens[1:].tolist()
+    assert (
+      rows['token'][here].tolist() == tokens[:-1].tolist()
+      and rows['target'][here].tolist() == tokens[1:].tolist()
+    )
     for name, a in columns.items():
       before = [0] * (N_PROMPT[i] - 1)
-      assert rows[name][here].tolist() == before + a[i, :n_trace].tolist() and rows[name].dtype == a.dtype
+      assert (
+        rows[name][here].tolist() == before + a[i, :n_trace].tolist()
+        and rows[name].dtype == a.dtype
+      )
 
 
 def plain_cross_entropy(params):
@@ -242,7 +263,9 @@ def _plain():
   return quick_jit(jax.value_and_grad(plain_cross_entropy, has_aux=True))(models.params(MODEL))
 
 
-@pytest.mark.parametrize('width,blocks,chunk', [(13, (1,), 0), (0, (2,), 5), (20, (4,), 0), (13, (2, 1), 5)])
+@pytest.mark.parametrize(
+  'width,blocks,chunk', [(13, (1,), 0), (0, (2,), 5), (20, (4,), 0), (13, (2, 1), 5)]
+)
 def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
   """Catches anything that packing changes about learning: loss, accuracy and gradient are those of each example in a row of
   its own, at once and in blocks of rows, of which those not in use are skipped."""
@@ -259,7 +282,9 @@ def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
   assert len(rows['token']) - n_rows >= blocks[-1]  # there is a block to skip
   for got, metrics in run(params, rows, n_rows):
     assert metrics['loss'] == pytest.approx(float(want_loss), rel=1e-5)
-    assert metrics['token_accuracy'] == pytest.approx(float(want_correct), rel=1e-5) and want_correct > 0
+    assert (
+      metrics['token_accuracy'] == pytest.approx(float(want_correct), rel=1e-5) and want_correct > 0
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), got, want)
   assert all(np.max(np.abs(leaf)) > 1e-2 for leaf in jax.tree.leaves(want))
 
@@ -270,7 +295,9 @@ def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
 @functools.cache
 def _value_and_gradient(kind, chunk, unstacked):
   m = dataclasses.replace(models.model(**dict(kind)), chunk=chunk)
-  probe = np.random.default_rng(0).standard_normal((len(ROWS), WIDTH, models.VOCAB)).astype(np.float32)
+  probe = (
+    np.random.default_rng(0).standard_normal((len(ROWS), WIDTH, models.VOCAB)).astype(np.float32)
+  )
   tokens, document, _ = packed_documents()
   probe[document == 0] = 0.0  # what padding says is nobody's business
 
@@ -291,7 +318,9 @@ def _value_and_gradient(kind, chunk, unstacked):
 
 
 @pytest.mark.parametrize('chunk,unstacked', [(5, False), (1, False), (100, False), (0, True)])
-@pytest.mark.parametrize('kind', [dict(positions='segment', conv_width=4), dict(positions='rope', conv_width=0)], ids=str)
+@pytest.mark.parametrize(
+  'kind', [dict(positions='segment', conv_width=4), dict(positions='rope', conv_width=0)], ids=str
+)
 def test_chunks_and_unstacked_layers_change_nothing(kind, chunk, unstacked):
   """Catches queries that are lost or doubled between chunks, keys that a chunk should have seen, and layers in another
   order: values and gradients are those of the whole."""
@@ -299,7 +328,9 @@ def test_chunks_and_unstacked_layers_change_nothing(kind, chunk, unstacked):
   got, got_gradient = _value_and_gradient(kind, chunk, unstacked)
   want, want_gradient = _value_and_gradient(kind, 0, False)
   np.testing.assert_allclose(got, want, atol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), got_gradient, want_gradient)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), got_gradient, want_gradient
+  )
   assert all(np.max(np.abs(leaf)) > 1e-3 for leaf in jax.tree.leaves(want_gradient))
 
 
@@ -310,6 +341,8 @@ def test_stack_undoes_unstack():
   loose = m.unstack(params)
   assert isinstance(loose['blocks'], tuple) and len(loose['blocks']) == 3
   assert m.unstack(loose) is loose and m.stack(params) is params
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1]), loose['blocks'][1], params['blocks'])
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a, b[1]), loose['blocks'][1], params['blocks']
+  )
   jax.tree.map(np.testing.assert_array_equal, m.stack(loose), params)
   assert models.model(n_layers=3, scan_layers=True).unstack(params) is params

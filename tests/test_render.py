@@ -38,13 +38,20 @@ def test_equals_reference(form):
   rows, want = helpers.random_problems(t, 1500, longest=t.max_input), helpers.reference_task(t)
   assert {p.first_label for p in rows} == set(range(10))
   got = rendered(rows, t)
-  assert got.prompt.shape == (1500, t.prompt_width(6)) and got.trace.shape == (1500, t.trace_width(6))
+  assert got.prompt.shape == (1500, t.prompt_width(6)) and got.trace.shape == (
+    1500,
+    t.trace_width(6),
+  )
   for i, problem in enumerate(rows):
     prompt, trace = reference.prompt(problem, want), reference.trace(problem, want)
     padding = ['pad'] * (t.prompt_width(6) - len(prompt)), ['pad'] * (t.trace_width(6) - len(trace))
     assert helpers.token_names(got.prompt[i], t) == padding[0] + prompt
     assert helpers.token_names(got.trace[i], t) == trace + padding[1]
-    assert (got.prompt_length[i], got.trace_length[i], got.dry[i]) == (len(prompt), len(trace), False)
+    assert (got.prompt_length[i], got.trace_length[i], got.dry[i]) == (
+      len(prompt),
+      len(trace),
+      False,
+    )
     assert trace[-1] == 'end' and trace.count('end') == 1
 
 
@@ -59,7 +66,10 @@ def test_docstring_example():
     t = TASKS[form]
     got = rendered([problem], t)
     as_shown = lambda ids, n: re.sub(r'(?<=\b[a-h]) (?=[a-h]\b)', '', text(ids[:n], t)).split()
-    assert as_shown(np.roll(got.prompt[0], got.prompt_length[0]), got.prompt_length[0]) == shown['prompt']
+    assert (
+      as_shown(np.roll(got.prompt[0], got.prompt_length[0]), got.prompt_length[0])
+      == shown['prompt']
+    )
     assert as_shown(got.trace[0], got.trace_length[0]) == shown[form]
 
 
@@ -101,11 +111,13 @@ def test_a_prompt_reveals_no_definition():
   """Catches a result that leaks into the prompt: it is a function of inputs, names and label alone."""
   t = TASKS['explicit']
   problems = helpers.make_problems(helpers.random_problems(t, 300), t)
-  shuffled = lambda s, keep: jax.tree.map(lambda x: np.concatenate([x[:, :keep], x[::-1, keep:]], axis=1), s)
+  shuffled = lambda s, keep: jax.tree.map(
+    lambda x: np.concatenate([x[:, :keep], x[::-1, keep:]], axis=1), s
+  )
   other = problems._replace(
-      values=shuffled(problems.values, 2),
-      operands=shuffled(problems.operands, 0),
-      answer=jax.tree.map(lambda x: x[::-1], problems.answer),
+    values=shuffled(problems.values, 2),
+    operands=shuffled(problems.operands, 0),
+    answer=jax.tree.map(lambda x: x[::-1], problems.answer),
   )
   assert np.any(as_rows(other.values) != as_rows(problems.values))
   a, b = _render_function(t, 6)(problems), _render_function(t, 6)(other)
@@ -115,7 +127,9 @@ def test_a_prompt_reveals_no_definition():
 
 def test_token_names_are_distinct():
   """Catches overlapping id ranges of letters, labels, modules and specials."""
-  t = helpers.task(alphabet=6, n_labels=7, skills=('fork', 'reverse'), routings=('merge', 'previous', 'greater'))
+  t = helpers.task(
+    alphabet=6, n_labels=7, skills=('fork', 'reverse'), routings=('merge', 'previous', 'greater')
+  )
   assert t.token_names() == (*'abcdef', *'ABCDEFG', 'merge', 'previous', 'greater', 'fork', 'reverse',
                              'solve', '=', 'end', 'pad')  # fmt: skip
   assert len(t.token_names()) == t.vocab_size == len(set(t.token_names()))

@@ -23,16 +23,26 @@ def prompts() -> np.ndarray:
 @functools.cache
 def _rollout(segment):
   return quick_jit(
-      lambda params, prompts, key, row_id, temperature: rollout(
-          MODEL, params, prompts, key, row_id, n_tokens=TOKENS, end=END, temperature=temperature, segment=segment
-      )
+    lambda params, prompts, key, row_id, temperature: rollout(
+      MODEL,
+      params,
+      prompts,
+      key,
+      row_id,
+      n_tokens=TOKENS,
+      end=END,
+      temperature=temperature,
+      segment=segment,
+    )
   )
 
 
 def sample(prompts, row_id=np.arange(ROWS), seed=0, temperature=1.0, segment=4):
   """As numpy. All calls share one program: the temperature is traced. (4 does not divide the 10 tokens.)"""
   key = jax.random.key(seed)
-  return jax.device_get(_rollout(segment)(models.params(MODEL), prompts, key, row_id, jnp.float32(temperature)))
+  return jax.device_get(
+    _rollout(segment)(models.params(MODEL), prompts, key, row_id, jnp.float32(temperature))
+  )
 
 
 @functools.cache
@@ -60,7 +70,11 @@ def test_log_probs_equal_teacher_forced_ones(temperature):
   log_probs = log_softmax(teacher_forced_logits(prompts(), got) / temperature)
   want = np.take_along_axis(log_probs, got.tokens[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
-  assert np.any(got.tokens[got.mask] == PAD) and np.any(got.tokens[got.mask] == END) and np.any(got.mask[:, -1])
+  assert (
+    np.any(got.tokens[got.mask] == PAD)
+    and np.any(got.tokens[got.mask] == END)
+    and np.any(got.mask[:, -1])
+  )
   assert np.max(np.abs(got.log_probs[got.mask] + np.log(VOCAB))) > 0.5
 
 
@@ -69,7 +83,9 @@ def test_greedy_takes_the_most_probable_token():
   got = sample(prompts(), temperature=0.0)
   logits = teacher_forced_logits(prompts(), got)
   np.testing.assert_array_equal(got.tokens[got.mask], np.argmax(logits, axis=-1)[got.mask])
-  np.testing.assert_allclose(got.log_probs[got.mask], np.max(log_softmax(logits), axis=-1)[got.mask], atol=1e-4)
+  np.testing.assert_allclose(
+    got.log_probs[got.mask], np.max(log_softmax(logits), axis=-1)[got.mask], atol=1e-4
+  )
   other_seed = sample(prompts(), temperature=0.0, seed=1)
   np.testing.assert_array_equal(got.tokens, other_seed.tokens)
 
@@ -85,13 +101,25 @@ def test_sampling_follows_softmax():
   def draw(key):
     rows = jnp.tile(prompt, (n, 1))
     return rollout(
-        MODEL, params, rows, key, jnp.arange(n), n_tokens=2, end=END, temperature=temperature, segment=2
+      MODEL,
+      params,
+      rows,
+      key,
+      jnp.arange(n),
+      n_tokens=2,
+      end=END,
+      temperature=temperature,
+      segment=2,
     ).tokens
 
   first_two = np.concatenate([np.tile(prompt, (VOCAB, 1)), np.arange(VOCAB)[:, None]], axis=1)
-  log_probs = log_softmax(quick_jit(lambda t: MODEL.apply(params, t, start=PROMPT - 1))(first_two) / temperature)
+  log_probs = log_softmax(
+    quick_jit(lambda t: MODEL.apply(params, t, start=PROMPT - 1))(first_two) / temperature
+  )
   joint = np.exp(log_probs[0, 0, :, None] + log_probs[:, 1])
-  joint[END] = np.where(np.arange(VOCAB) == PAD, np.sum(joint[END]), 0.0)  # after `end` all is padding
+  joint[END] = np.where(
+    np.arange(VOCAB) == PAD, np.sum(joint[END]), 0.0
+  )  # after `end` all is padding
   tokens = np.asarray(draw(jax.random.key(0)))
   seen = np.zeros((VOCAB, VOCAB))
   np.add.at(seen, tuple(tokens.T), 1)
@@ -115,7 +143,8 @@ def test_rows_do_not_depend_on_their_batch():
   place = np.arange(ROWS)[::-1]
   stays = np.arange(ROWS) % 3 == 0
   after = sample(
-      np.where(stays[:, None], prompts(), others)[place], np.where(stays, np.arange(ROWS), 100 + np.arange(ROWS))[place]
+    np.where(stays[:, None], prompts(), others)[place],
+    np.where(stays, np.arange(ROWS), 100 + np.arange(ROWS))[place],
   )
   back = jax.tree.map(lambda x: x[place], after)
   np.testing.assert_array_equal(back.tokens[stays], before.tokens[stays])
@@ -152,7 +181,9 @@ def test_after_the_end():
   for tokens, log_probs, mask in zip(got.tokens, got.log_probs, got.mask):
     n = list(tokens).index(END) + 1 if END in tokens else TOKENS
     np.testing.assert_array_equal(mask, np.arange(TOKENS) < n)
-    assert np.all(tokens[n:] == PAD) and np.all(log_probs[n:] == 0.0) and np.all(log_probs[:n] < 0.0)
+    assert (
+      np.all(tokens[n:] == PAD) and np.all(log_probs[n:] == 0.0) and np.all(log_probs[:n] < 0.0)
+    )
 
 
 @pytest.mark.parametrize('segment', [1, 16])
@@ -206,12 +237,25 @@ def test_stops_when_all_rows_have_ended():
   runs as many segments of 4 columns as the longest row needs."""
   m = EndsOnTime(MODEL.config, VOCAB, MODEL.n_content, MODEL.n_indices, PAD)
   run = quick_jit(
-      lambda ends_at: rollout(
-          m, {'model': models.params(MODEL), 'ends_at': ends_at}, prompts()[:4], jax.random.key(0), jnp.arange(4),
-          n_tokens=24, end=END, temperature=1.0, segment=4,
-      )  # fmt: skip
+    lambda ends_at: rollout(
+      m,
+      {'model': models.params(MODEL), 'ends_at': ends_at},
+      prompts()[:4],
+      jax.random.key(0),
+      jnp.arange(4),
+      n_tokens=24,
+      end=END,
+      temperature=1.0,
+      segment=4,
+    )  # fmt: skip
   )
-  cases = ([0, 0, 0, 0], 1), ([3, 0, 1, 2], 1), ([1, 0, 4, 0], 2), ([0, 9, 5, 0], 3), ([23, 0, 0, 0], 6)
+  cases = (
+    ([0, 0, 0, 0], 1),
+    ([3, 0, 1, 2], 1),
+    ([1, 0, 4, 0], 2),
+    ([0, 9, 5, 0], 3),
+    ([23, 0, 0, 0], 6),
+  )
   for ends_at, segments in cases:
     EndsOnTime.count = 0
     got = run(jnp.asarray(ends_at))
@@ -227,7 +271,15 @@ def test_vmap_over_seeds():
   params = [models.params(MODEL, seed) for seed in (0, 1)]
   keys = jax.random.split(jax.random.key(0))
   run = lambda p, key: rollout(
-      MODEL, p, prompts()[:2], key, jnp.arange(2), n_tokens=TOKENS, end=END, temperature=1.0, segment=2
+    MODEL,
+    p,
+    prompts()[:2],
+    key,
+    jnp.arange(2),
+    n_tokens=TOKENS,
+    end=END,
+    temperature=1.0,
+    segment=2,
   )
   together = quick_jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *params), keys)
   alone = quick_jit(run)

@@ -45,7 +45,9 @@ def _function(alphabet):
 
 def operands(rows, alphabet, width) -> String:
   """What each mechanism makes of (previous, earlier, first) words: leading axes N x R."""
-  return jax.device_get(_function(alphabet)(Sources(*(helpers.encode(words, width) for words in zip(*rows)))))
+  return jax.device_get(
+    _function(alphabet)(Sources(*(helpers.encode(words, width) for words in zip(*rows))))
+  )
 
 
 @functools.cache
@@ -65,7 +67,10 @@ def test_equals_reference(alphabet, width):
   rows, got = domain(alphabet, width), results(alphabet, width)
   for i, name in enumerate(NAMES):
     want = [reference.ROUTINGS[name](*row, helpers.letters(alphabet))[:width] for row in rows]
-    wrong = np.any(as_rows(helpers.encode(want, width)) != as_rows(String(got.letters[:, i], got.length[:, i])), axis=1)
+    wrong = np.any(
+      as_rows(helpers.encode(want, width)) != as_rows(String(got.letters[:, i], got.length[:, i])),
+      axis=1,
+    )
     assert not wrong.any(), f'{name} {rows[np.argmax(wrong)]}'
 
 
@@ -92,7 +97,10 @@ def test_no_two_alike(alphabet, width):
   for i, j in itertools.combinations(range(10), 2):
     differ = np.any(rows[:, i] != rows[:, j], axis=1)
     assert differ.any(), f'{NAMES[i]} is {NAMES[j]}'
-    assert differ[at_depth_1].any() != ({NAMES[i], NAMES[j]} == {'earlier', 'first_input'}), (NAMES[i], NAMES[j])
+    assert differ[at_depth_1].any() != ({NAMES[i], NAMES[j]} == {'earlier', 'first_input'}), (
+      NAMES[i],
+      NAMES[j],
+    )
 
 
 def test_what_is_read():
@@ -107,7 +115,9 @@ def test_what_is_read():
     changes = {source: bool(np.any(rows[:, :, :, i] != rows.take([0], axis)[:, :, :, i]))
                for axis, source in enumerate(('previous', 'earlier', 'first'))}  # fmt: skip
     assert {source for source, c in changes.items() if c} == reference.READS[r.__name__], r.__name__
-    assert (r.reads_previous, r.reads_earlier) == (changes['previous'], changes['earlier']), r.__name__
+    assert (r.reads_previous, r.reads_earlier) == (changes['previous'], changes['earlier']), (
+      r.__name__
+    )
 
 
 def test_same_under_jit_vmap_and_alone():
@@ -119,9 +129,13 @@ def test_same_under_jit_vmap_and_alone():
   for n in rng.integers(len(rows), size=40):
     x = Sources(*(jax.tree.map(lambda v: v[0], helpers.encode([word], width)) for word in rows[n]))
     i = rng.integers(10)
-    np.testing.assert_array_equal(as_rows(jax.device_get(one(i, x))), as_rows(jax.tree.map(lambda v: v[n, i], got)))
+    np.testing.assert_array_equal(
+      as_rows(jax.device_get(one(i, x))), as_rows(jax.tree.map(lambda v: v[n, i], got))
+    )
   n = len(rows) - 1
-  x = Sources(*(jax.tree.map(lambda v: jnp.asarray(v[0]), helpers.encode([word], width)) for word in rows[n]))
+  x = Sources(
+    *(jax.tree.map(lambda v: jnp.asarray(v[0]), helpers.encode([word], width)) for word in rows[n])
+  )
   for i, r in enumerate(routing.ROUTINGS):
     with jax.disable_jit():
       eager = as_rows(jax.device_get(r.function(x, alphabet)))
@@ -131,7 +145,9 @@ def test_same_under_jit_vmap_and_alone():
 def test_sources():
   """Catches an off-by-one in the list of values: step 0 reads (second, first, first) input, later steps results."""
   values = helpers.encode(['in', 'on', 'one', 'two', 'three'], 6)
-  at = lambda i: [helpers.decode(jax.tree.map(lambda v: v[None], s))[0] for s in routing.sources(values, i)]
+  at = lambda i: [
+    helpers.decode(jax.tree.map(lambda v: v[None], s))[0] for s in routing.sources(values, i)
+  ]
   assert at(0) == ['on', 'in', 'in']
   assert at(1) == ['one', 'on', 'in']
   assert at(2) == ['two', 'one', 'in']
@@ -145,7 +161,15 @@ def test_docstring_examples():
     for example in re.findall(r'^`([a-z]+)`', r.function.__doc__):
       assert helpers.decode(jax.tree.map(lambda v: v[0, i : i + 1], got)) == [example], r.__name__
       checked.add(r.__name__)
-  assert checked == {'previous', 'earlier', 'first_input', 'merge', 'interleave', 'halves', 'bind_first'}
+  assert checked == {
+    'previous',
+    'earlier',
+    'first_input',
+    'merge',
+    'interleave',
+    'halves',
+    'bind_first',
+  }
 
 
 @pytest.mark.parametrize('name, previous, earlier, operand', [
@@ -177,11 +201,17 @@ def test_share_that_changes_nothing(sft_problems):
   random other mechanism gives the same operand. (At depth 1, `earlier` and `first_input` always do.)"""
   t, problems = sft_problems
   depth_cap = problems.composition.routing.shape[1]
-  every_step = jax.vmap(lambda v, i: routing.apply_all(routing.sources(v, i), t.alphabet), (None, 0))
-  all_operands = jax.device_get(jax.jit(jax.vmap(lambda v: every_step(v, jnp.arange(depth_cap))))(problems.values))
+  every_step = jax.vmap(
+    lambda v, i: routing.apply_all(routing.sources(v, i), t.alphabet), (None, 0)
+  )
+  all_operands = jax.device_get(
+    jax.jit(jax.vmap(lambda v: every_step(v, jnp.arange(depth_cap))))(problems.values)
+  )
   same = np.all(as_rows(all_operands) == as_rows(problems.operands)[:, :, None], axis=-1)
   used = np.arange(depth_cap) < problems.composition.depth[:, None]
   others = (same.sum(axis=-1) - 1) / (t.n_routings - 1)
-  shares = {name: others[used & (problems.composition.routing == i)].mean() for i, name in enumerate(NAMES)}
+  shares = {
+    name: others[used & (problems.composition.routing == i)].mean() for i, name in enumerate(NAMES)
+  }
   print(sorted(((round(float(v), 3), k) for k, v in shares.items()), reverse=True))
   assert max(shares.values()) < CHANGES_NOTHING_BOUND, shares

@@ -24,7 +24,11 @@ def finished(tmp_path_factory):
 
 
 def _accuracies(rows, **where):
-  return [r['value'] for r in rows if r['metric'] == 'accuracy' and all(r[k] == v for k, v in where.items())]
+  return [
+    r['value']
+    for r in rows
+    if r['metric'] == 'accuracy' and all(r[k] == v for k, v in where.items())
+  ]
 
 
 def _params(workdir, name):
@@ -36,17 +40,35 @@ def test_files_and_fields(finished):
   workdir, rows = finished
   assert rows == [json.loads(line) for line in (workdir / 'results.jsonl').read_text().splitlines()]
   for row in rows:
-    assert {'experiment', 'arm', 'stage', 'seed', 'step', 'split', 'depth', 'metric', 'value', 'n'} <= set(row)
-    assert 0 <= row['value'] <= 1 and row.get('low', 0) <= row['value'] + 1e-9 <= row.get('high', 1) + 2e-9
+    assert {
+      'experiment',
+      'arm',
+      'stage',
+      'seed',
+      'step',
+      'split',
+      'depth',
+      'metric',
+      'value',
+      'n',
+    } <= set(row)
+    assert (
+      0 <= row['value'] <= 1
+      and row.get('low', 0) <= row['value'] + 1e-9 <= row.get('high', 1) + 2e-9
+    )
   assert {r['split'] for r in rows} == {'atoms', 'seen', 'unseen', 'deeper'}
-  assert {'accuracy', 'strict_accuracy', 'structure_accuracy', 'pass@1', 'pass@4'} <= {r['metric'] for r in rows}
+  assert {'accuracy', 'strict_accuracy', 'structure_accuracy', 'pass@1', 'pass@4'} <= {
+    r['metric'] for r in rows
+  }
   assert {r['arm'] for r in rows} == {'sft', 'rl', 'rft'}
   assert {r['step'] for r in rows if r['arm'] == 'sft'} == {5, 10, 12}
   assert set(default.get_config()) == set(json.loads((workdir / 'config.json').read_text()))
   summary = json.loads((workdir / 'summary.json').read_text())
   contrast = summary['contrasts'][0]
   assert contrast['name'] == 'tiny.unseen.rl_minus_sft' and contrast['n_seeds'] == 1
-  last = lambda arm: _accuracies(rows, arm=arm, split='unseen', depth=2, step=12 if arm == 'sft' else 4)[0]
+  last = lambda arm: _accuracies(
+    rows, arm=arm, split='unseen', depth=2, step=12 if arm == 'sft' else 4
+  )[0]
   np.testing.assert_allclose(contrast['value'], 100 * (last('rl') - last('sft')), atol=1e-9)
   assert (workdir / 'report.html').stat().st_size > 1000
 
@@ -74,7 +96,9 @@ def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, monke
     compgen_jax.run(tiny(), tmp_path / 'w')
   monkeypatch.undo()
   assert compgen_jax.run(tiny(), tmp_path / 'w') == rows
-  drop_time = lambda path: [{k: v for k, v in json.loads(line).items() if k != 'seconds'} for line in path.open()]
+  drop_time = lambda path: [
+    {k: v for k, v in json.loads(line).items() if k != 'seconds'} for line in path.open()
+  ]
   for name in ('sft', 'rl', 'rft'):
     file = f'stages/{name}/metrics.jsonl'
     assert drop_time(tmp_path / 'w' / file) == drop_time(workdir / file)
@@ -84,8 +108,12 @@ def test_evaluating_more_often_changes_no_training(finished, tmp_path):
   """Evaluation that draws from the training's randomness."""
   workdir, rows = finished
   other = compgen_jax.run(tiny(eval__every=0), tmp_path / 'w')
-  assert _accuracies(other) == [r['value'] for r in rows if r['metric'] == 'accuracy' and r['step'] in (4, 2, 12)]
-  assert _params(tmp_path / 'w', 'rl')['loss'] == pytest.approx(_params(workdir, 'rl')['loss'], rel=1e-3)
+  assert _accuracies(other) == [
+    r['value'] for r in rows if r['metric'] == 'accuracy' and r['step'] in (4, 2, 12)
+  ]
+  assert _params(tmp_path / 'w', 'rl')['loss'] == pytest.approx(
+    _params(workdir, 'rl')['loss'], rel=1e-3
+  )
 
 
 @pytest.mark.parametrize('side_by_side', [False, True])
@@ -95,7 +123,9 @@ def test_several_seeds_in_one_program(finished, tmp_path, monkeypatch, side_by_s
   _, rows = finished
   both = compgen_jax.run(tiny(seeds=(0, 1)), tmp_path / 'w')
   assert {r['seed'] for r in both} == {0, 1}
-  loss = lambda folder, name: json.loads((folder / f'stages/{name}/metrics.jsonl').read_text().splitlines()[0])['loss']
+  loss = lambda folder, name: json.loads(
+    (folder / f'stages/{name}/metrics.jsonl').read_text().splitlines()[0]
+  )['loss']
   pair = loss(tmp_path / 'w', 'sft')
   assert pair[0] != pair[1]
   np.testing.assert_allclose(pair[0], loss(finished[0], 'sft')[0], rtol=1e-4)
@@ -123,7 +153,9 @@ def test_a_workdir_has_one_writer(tmp_path):
 
 def test_leaks_are_refused(tmp_path):
   """Training on what is reported as unseen."""
-  with pytest.raises(LeakError, match=r'eval.splits.unseen: \d+ of its compositions are in training data leak'):
+  with pytest.raises(
+    LeakError, match=r'eval.splits.unseen: \d+ of its compositions are in training data leak'
+  ):
     config = tiny()
     config.supports.leak = default.support(pool='test', depths=(2,))
     config.stages.rl.data = ('leak', 'atoms')
@@ -132,7 +164,9 @@ def test_leaks_are_refused(tmp_path):
 
 def test_supports_too_small_for_what_is_asked(tmp_path):
   """K compositions of a support that has fewer, filled up with repetitions."""
-  with pytest.raises(ConfigError, match='supports.sft: 50000 compositions of depth 1 wanted, 12 found'):
+  with pytest.raises(
+    ConfigError, match='supports.sft: 50000 compositions of depth 1 wanted, 12 found'
+  ):
     compgen_jax.run(tiny(supports__sft__compositions=100_000), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
 
@@ -161,7 +195,9 @@ def test_an_unreadable_checkpoint_is_one_line(finished, tmp_path):
 
 def test_pass_at_k_is_unbiased():
   """The biased any-of-k, or 1 - (1 - p)^k."""
-  assert pass_at_k(np.array([1]), 4, 2) == pytest.approx(0.5)  # 1 - C(3,2)/C(4,2); the biased form gives 0.4375
+  assert pass_at_k(np.array([1]), 4, 2) == pytest.approx(
+    0.5
+  )  # 1 - C(3,2)/C(4,2); the biased form gives 0.4375
   assert pass_at_k(np.array([0, 4]), 4, 1) == pytest.approx(0.5)
   assert pass_at_k(np.array([3]), 4, 2) == 1.0
   rng = np.random.default_rng(0)

@@ -15,7 +15,10 @@ def _tokens(text):
 
 def test_letters_run_together_and_modules_are_words():
   """Output in token ids, or letters and labels run into one another."""
-  assert show.spell(_tokens(GOLDEN), TASK) == 'C merge reverse abc C cba D previous successor cba D dcb = dcb end'
+  assert (
+    show.spell(_tokens(GOLDEN), TASK)
+    == 'C merge reverse abc C cba D previous successor cba D dcb = dcb end'
+  )
 
 
 def test_a_right_trace_has_no_mark():
@@ -29,7 +32,10 @@ def test_the_first_wrong_step_is_marked_once():
   said = GOLDEN.replace('successor c b a D d c b = d c b', 'successor c b a D d c c = d c c')
   lines = show.compare(_tokens(said), _tokens(GOLDEN), TASK).splitlines()
   assert [i for i, line in enumerate(lines) if 'first wrong step' in line] == [1]
-  assert lines[1].strip().startswith('x D previous') and 'golden: D previous successor cba D dcb' in lines[2]
+  assert (
+    lines[1].strip().startswith('x D previous')
+    and 'golden: D previous successor cba D dcb' in lines[2]
+  )
 
 
 def test_garbage_and_missing_steps_are_shown():
@@ -42,5 +48,11 @@ def test_garbage_and_missing_steps_are_shown():
 def test_problems_of_every_split(capsys):
   """A split or depth left out."""
   text = show.show(from_config_dict(tiny()), None, None, None, 1, 0.0)
-  for title in ('atoms, depth 1', 'seen, depth 1', 'seen, depth 2', 'unseen, depth 2', 'deeper, depth 3'):
+  for title in (
+    'atoms, depth 1',
+    'seen, depth 1',
+    'seen, depth 2',
+    'unseen, depth 2',
+    'deeper, depth 3',
+  ):
     assert f'--- {title}' in text

@@ -45,7 +45,9 @@ def test_equals_reference(alphabet, width):
   """Catches any wrong result: an off-by-one in a permutation, a wrong cut at the width cap, a wrong wrap."""
   words, got = domain(alphabet, width), results(alphabet, width)[1]
   for i, name in enumerate(NAMES):
-    want = helpers.encode([reference.SKILLS[name](w, helpers.letters(alphabet), width) for w in words], width)
+    want = helpers.encode(
+      [reference.SKILLS[name](w, helpers.letters(alphabet), width) for w in words], width
+    )
     wrong = np.any(as_rows(want) != as_rows(String(got.letters[:, i], got.length[:, i])), axis=1)
     assert not wrong.any(), f'{name} {words[np.argmax(wrong)]}'
 
@@ -89,7 +91,9 @@ def test_same_under_jit_vmap_and_alone():
     np.testing.assert_array_equal(as_rows(jax.device_get(one(i, s))), want)
   for i in range(0, 24, 3):
     with jax.disable_jit():
-      eager = jax.device_get(skills.SKILLS[i](jax.tree.map(lambda x: jax.numpy.asarray(x[4000]), words), alphabet))
+      eager = jax.device_get(
+        skills.SKILLS[i](jax.tree.map(lambda x: jax.numpy.asarray(x[4000]), words), alphabet)
+      )
     np.testing.assert_array_equal(as_rows(eager), as_rows(jax.tree.map(lambda x: x[4000, i], got)))
 
 
@@ -119,6 +123,8 @@ def test_share_that_changes_nothing(sft_problems):
   results = jax.tree.map(lambda v: v[:, 2:], problems.values)
   same = np.all(as_rows(problems.operands) == as_rows(results), axis=-1)
   used = np.arange(same.shape[1]) < problems.composition.depth[:, None]
-  shares = {name: same[used & (problems.composition.skill == i)].mean() for i, name in enumerate(NAMES)}
+  shares = {
+    name: same[used & (problems.composition.skill == i)].mean() for i, name in enumerate(NAMES)
+  }
   print(sorted(((round(float(v), 3), k) for k, v in shares.items()), reverse=True))
   assert max(shares.values()) < CHANGES_NOTHING_BOUND, shares

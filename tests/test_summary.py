@@ -13,7 +13,9 @@ def test_interval_over_seeds_is_students():
   """The normal quantile 1.96 where three seeds want 4.30, or the population's deviation."""
   mean, low, high, over = summary.interval(np.array([0.1, 0.2, 0.3]), np.zeros((3, 5)))
   assert (mean, over) == (pytest.approx(0.2), 'seeds')
-  assert high - mean == pytest.approx(4.3027 * 0.1 / np.sqrt(3), rel=1e-4) and mean - low == pytest.approx(high - mean)
+  assert high - mean == pytest.approx(
+    4.3027 * 0.1 / np.sqrt(3), rel=1e-4
+  ) and mean - low == pytest.approx(high - mean)
 
 
 def test_interval_over_problems_is_paired():
@@ -26,8 +28,10 @@ def test_interval_over_problems_is_paired():
 def _evaluations():
   rows = [dict(split='unseen', depth=2, metric='accuracy', value=0.5)]
   return {
-      'sft': Evaluation(rows, {'unseen/2': [[True, False, False, False]], 'deeper/3': [[False] * 4]}),
-      'rl': Evaluation(rows, {'unseen/2': [[True, True, True, False]], 'deeper/3': [[True, False, False, False]]}),
+    'sft': Evaluation(rows, {'unseen/2': [[True, False, False, False]], 'deeper/3': [[False] * 4]}),
+    'rl': Evaluation(
+      rows, {'unseen/2': [[True, True, True, False]], 'deeper/3': [[True, False, False, False]]}
+    ),
   }
 
 
@@ -38,7 +42,10 @@ def test_contrast_is_a_weighted_sum_in_points():
   assert value((1, 'rl', 'unseen', 2), (-1, 'sft', 'unseen', 2)) == pytest.approx(50.0)
   assert value((1, 'rl', 'unseen', 0)) == pytest.approx(75.0)
   gain_of_gains = value(
-      (1, 'rl', 'unseen', 2), (-1, 'sft', 'unseen', 2), (-1, 'rl', 'deeper', 3), (1, 'sft', 'deeper', 3)
+    (1, 'rl', 'unseen', 2),
+    (-1, 'sft', 'unseen', 2),
+    (-1, 'rl', 'deeper', 3),
+    (1, 'sft', 'deeper', 3),
   )
   assert gain_of_gains == pytest.approx(25.0)
 
@@ -53,5 +60,11 @@ def test_table_has_a_width_at_zero():
 def test_command_is_what_one_would_type(monkeypatch, tmp_path):
   """A machine's path in a committed number."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr('sys.argv', ['/x/compgen_jax/main.py', '--config=configs/quickstart.py', f'--workdir={tmp_path}/runs/a b'])
-  assert summary.command() == "python -m compgen_jax.main --config=configs/quickstart.py '--workdir=runs/a b'"
+  monkeypatch.setattr(
+    'sys.argv',
+    ['/x/compgen_jax/main.py', '--config=configs/quickstart.py', f'--workdir={tmp_path}/runs/a b'],
+  )
+  assert (
+    summary.command()
+    == "python -m compgen_jax.main --config=configs/quickstart.py '--workdir=runs/a b'"
+  )

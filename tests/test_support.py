@@ -16,7 +16,9 @@ from tests import helpers, reference
 
 TASK = helpers.task()
 # Few enough modules that all compositions of depth 2 can be listed.
-SMALL = helpers.task(routings=('previous', 'earlier', 'merge', 'first_input'), skills=('reverse', 'fork', 'climb'))
+SMALL = helpers.task(
+  routings=('previous', 'earlier', 'merge', 'first_input'), skills=('reverse', 'fork', 'climb')
+)
 
 
 @functools.cache
@@ -26,7 +28,9 @@ def build(t=TASK, p=helpers.pools(), **changes) -> support.Support:
 
 @functools.cache
 def _draw(s: support.Support):
-  return helpers.batched(lambda i: s.sample_composition(jax.random.fold_in(jax.random.key(0), i)), rows=4096)
+  return helpers.batched(
+    lambda i: s.sample_composition(jax.random.fold_in(jax.random.key(0), i)), rows=4096
+  )
 
 
 def draw(s: support.Support, n: int):
@@ -52,9 +56,15 @@ def pool_by_reference(steps, p=helpers.pools()) -> str:
 
 def listed(t, depth, pool, p=helpers.pools()) -> set:
   """All live compositions of a depth in a pool, by the reference."""
-  modules = list(itertools.product(helpers.names(t.routing_inventory), helpers.names(t.skill_inventory)))
+  modules = list(
+    itertools.product(helpers.names(t.routing_inventory), helpers.names(t.skill_inventory))
+  )
   rows = itertools.product(modules, repeat=depth)
-  return {row for row in rows if reference.is_live(row) and (depth == 1 or pool_by_reference(row, p) == pool)}
+  return {
+    row
+    for row in rows
+    if reference.is_live(row) and (depth == 1 or pool_by_reference(row, p) == pool)
+  }
 
 
 # Pools --------------------------------------------------------------------------------------------------------
@@ -62,7 +72,9 @@ def listed(t, depth, pool, p=helpers.pools()) -> set:
 
 @functools.cache
 def _pool_function(t, p):
-  return helpers.batched(lambda c: tuple(support.in_pool(c, name, t, p) for name in POOLS), rows=4096)
+  return helpers.batched(
+    lambda c: tuple(support.in_pool(c, name, t, p) for name in POOLS), rows=4096
+  )
 
 
 def in_pools(rows, t=TASK, p=helpers.pools(), depth_cap=6) -> np.ndarray:
@@ -113,9 +125,14 @@ def test_pool_does_not_depend_on_the_depth_cap():
 def test_pool_does_not_depend_on_the_inventory():
   """Catches hashed positions: adding or reordering modules would reshuffle all pools."""
   t = helpers.task(
-      skills=tuple(sorted(helpers.names(TASK.skill_inventory))), routings=('longer', 'merge', 'previous', 'halves')
+    skills=tuple(sorted(helpers.names(TASK.skill_inventory))),
+    routings=('longer', 'merge', 'previous', 'halves'),
   )
-  rows = [row for row in compositions((2, 3)) if all(r in helpers.names(t.routing_inventory) for r, _ in row)]
+  rows = [
+    row
+    for row in compositions((2, 3))
+    if all(r in helpers.names(t.routing_inventory) for r, _ in row)
+  ]
   assert len(rows) > 1000
   np.testing.assert_array_equal(in_pools(rows), in_pools(rows, t))
 
@@ -128,7 +145,9 @@ def test_order_and_depth_are_content():
   turned = [(row[1], row[0], row[2]) for row in rows]
   longer = [row + (rng.choice(row),) for row in rows]
   for others in (turned, longer):
-    assert 0.2 < np.mean(in_pools(rows).argmax(axis=1) == in_pools(others).argmax(axis=1)) < 0.5  # by chance: 0.34
+    assert (
+      0.2 < np.mean(in_pools(rows).argmax(axis=1) == in_pools(others).argmax(axis=1)) < 0.5
+    )  # by chance: 0.34
     assert not np.any(codes(rows) == codes(others))
 
 
@@ -140,8 +159,14 @@ def test_is_live_equals_reachability():
   rows = compositions((1, 2, 3, 4, 5, 6))
   want = np.array([reference.is_live(row) for row in rows])
   turned = helpers.task(routings=tuple(helpers.names(TASK.routing_inventory)[::-1]))
-  for t in (TASK, turned, helpers.task(routings=('merge', *[r for r in reference.ROUTINGS if r != 'merge']))):
-    is_live = helpers.batched(lambda c: support.is_live(c, t), rows=4096)  # what fills up the steps beyond differs
+  for t in (
+    TASK,
+    turned,
+    helpers.task(routings=('merge', *[r for r in reference.ROUTINGS if r != 'merge'])),
+  ):
+    is_live = helpers.batched(
+      lambda c: support.is_live(c, t), rows=4096
+    )  # what fills up the steps beyond differs
     np.testing.assert_array_equal(is_live(helpers.composition(rows, t, 6)), want)
   assert 0.2 < want.mean() < 0.8
 
@@ -158,13 +183,17 @@ def test_sampled_steps_reach_the_answer():
       rest = reference.Problem(steps[i + 1 :], ('', ''))
       values = list(values)
       for routing, skill in rest.steps:
-        values.append(reference.SKILLS[skill](reference.route(routing, values, 'abcdefgh', 6), 'abcdefgh', 6))
+        values.append(
+          reference.SKILLS[skill](reference.route(routing, values, 'abcdefgh', 6), 'abcdefgh', 6)
+        )
       return values[-1]
 
     for i in range(len(steps) - 1):
       tries = ([rng.choice(words) for _ in range(i + 2)] for _ in range(50))
       n_steps += 1
-      if not any(answer(v + [rng.choice(words)], i) != answer(v + [rng.choice(words)], i) for v in tries):
+      if not any(
+        answer(v + [rng.choice(words)], i) != answer(v + [rng.choice(words)], i) for v in tries
+      ):
         dead.append((steps, i))
   assert len(dead) < 0.01 * n_steps, dead
 
@@ -186,13 +215,13 @@ def test_contains_equals_reference(changes):
   def inside(row):
     routings, skills = {r for r, _ in row}, {k for _, k in row}
     return (
-        len(row) in c.depths
-        and (len(row) == 1 or pool_by_reference(row) == c.pool)
-        and reference.is_live(row)
-        and not routings & set(c.without_routings)
-        and not skills & set(c.without_skills)
-        and (not c.with_routings or bool(routings & set(c.with_routings)))
-        and (not c.with_skills or bool(skills & set(c.with_skills)))
+      len(row) in c.depths
+      and (len(row) == 1 or pool_by_reference(row) == c.pool)
+      and reference.is_live(row)
+      and not routings & set(c.without_routings)
+      and not skills & set(c.without_skills)
+      and (not c.with_routings or bool(routings & set(c.with_routings)))
+      and (not c.with_skills or bool(skills & set(c.with_skills)))
     )
 
   sampled = draw(s, 2000)
@@ -210,11 +239,15 @@ def test_finite_support_is_exact():
   rows = helpers.steps(s.table, TASK)
   assert len(rows) == len(set(rows)) == 301
   assert collections.Counter(map(len, rows)) == {1: 101, 2: 100, 3: 100}
-  assert all(reference.is_live(row) and (len(row) == 1 or pool_by_reference(row) == 'sft') for row in rows)
+  assert all(
+    reference.is_live(row) and (len(row) == 1 or pool_by_reference(row) == 'sft') for row in rows
+  )
   assert contains(s, rows).all()
   others = [row for row in draw(build(), 3000) if row not in set(rows)]
   assert len(others) > 1000 and not contains(s, others).any()
-  near = [row[:-1] + ((row[-1][0], 'reverse'),) for row in rows] + [row[:-1] for row in rows if len(row) > 1]
+  near = [row[:-1] + ((row[-1][0], 'reverse'),) for row in rows] + [
+    row[:-1] for row in rows if len(row) > 1
+  ]
   for depth_cap in (3, 8):
     np.testing.assert_array_equal(contains(s, near, depth_cap), [row in set(rows) for row in near])
   assert set(draw(s, 4096)) == set(rows)
@@ -222,8 +255,13 @@ def test_finite_support_is_exact():
 
 def test_finite_support_depends_on_config_and_salt_only():
   """Catches a table that moves between runs, or that ignores the salt."""
-  first, config = helpers.steps(build(compositions=301).table, TASK), helpers.support_config(compositions=301)
-  again, salted = (support.build('other_name', config, TASK, helpers.pools(salt=salt)) for salt in (0, 1))
+  first, config = (
+    helpers.steps(build(compositions=301).table, TASK),
+    helpers.support_config(compositions=301),
+  )
+  again, salted = (
+    support.build('other_name', config, TASK, helpers.pools(salt=salt)) for salt in (0, 1)
+  )
   assert helpers.steps(again.table, TASK) == first
   assert set(helpers.steps(salted.table, TASK)) != set(first)
 
@@ -233,7 +271,9 @@ def test_a_whole_support_can_be_a_table():
   everything = listed(SMALL, 2, 'sft')
   s = build(SMALL, depths=(2,), compositions=len(everything))
   assert set(helpers.steps(s.table, SMALL)) == everything
-  with pytest.raises(support.EmptySupportError, match=f'{len(everything) + 1} compositions of depth 2'):
+  with pytest.raises(
+    support.EmptySupportError, match=f'{len(everything) + 1} compositions of depth 2'
+  ):
     build(SMALL, depths=(2,), compositions=len(everything) + 1)
 
 
@@ -291,7 +331,9 @@ def test_uniform_over_the_compositions_of_a_depth():
     rows = listed(SMALL, depth, 'sft')
     assert {row for row in counts if len(row) == depth} == rows
     expected = n / 2 / len(rows)
-    assert chi_square([counts[row] for row in rows], expected) < len(rows) + 6 * np.sqrt(2 * len(rows))
+    assert chi_square([counts[row] for row in rows], expected) < len(rows) + 6 * np.sqrt(
+      2 * len(rows)
+    )
 
 
 def test_uniform_over_modules():
@@ -299,8 +341,12 @@ def test_uniform_over_modules():
   rows = [row for row in draw(build(), 40_000) if len(row) == 3]
   for position in range(3):
     skills = collections.Counter(row[position][1] for row in rows)
-    assert len(skills) == 24 and chi_square(list(skills.values()), len(rows) / 24) < 23 + 6 * np.sqrt(46)
-  assert len({row[0][0] for row in rows}) == 10 and len({row[2][0] for row in rows}) == 8  # live: it reads previous
+    assert len(skills) == 24 and chi_square(
+      list(skills.values()), len(rows) / 24
+    ) < 23 + 6 * np.sqrt(46)
+  assert (
+    len({row[0][0] for row in rows}) == 10 and len({row[2][0] for row in rows}) == 8
+  )  # live: it reads previous
 
 
 def test_finite_sampling_is_uniform():
@@ -316,7 +362,9 @@ def test_sampling_depends_on_the_key_only(sft_sampler):
   together, again, moved = sample(i), sample(i), sample(i[::-1])
   jax.tree.map(np.testing.assert_array_equal, together, again)
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[::-1]), together, moved)
-  for composition, n in zip(draw(build(), 3), range(3)):  # rejection takes several rounds for some, none for others
+  for composition, n in zip(
+    draw(build(), 3), range(3)
+  ):  # rejection takes several rounds for some, none for others
     alone = jax.jit(s.sample_composition)(jax.random.fold_in(jax.random.key(0), n))
     assert helpers.steps(jax.tree.map(lambda x: x[None], alone), TASK) == [composition]
   assert len({x.tobytes() for x in together.values.letters}) == 64
@@ -326,7 +374,9 @@ def test_sampled_problems(sft_problems):
   """Catches a label or a depth with a preference, and inputs that are tied to the composition."""
   t, problems = sft_problems
   n = len(problems.first_label)
-  assert chi_square(np.bincount(problems.first_label, minlength=t.n_labels), n / t.n_labels) < 9 + 6 * np.sqrt(18)
+  assert chi_square(
+    np.bincount(problems.first_label, minlength=t.n_labels), n / t.n_labels
+  ) < 9 + 6 * np.sqrt(18)
   assert chi_square(np.bincount(problems.composition.depth)[1:], n / 3) < 2 + 6 * np.sqrt(4)
   table = np.zeros((t.n_labels, 8))
   np.add.at(table, (problems.first_label, problems.values.letters[:, 0, 0]), 1)
@@ -340,9 +390,13 @@ def test_sampled_problems(sft_problems):
 def test_dry_supports_sample_dry_problems():
   """Catches a `dry` that is not passed on: the modules' results would be shown."""
   s = build(SMALL, dry=True, depths=(2,), compositions=5)
-  problems = jax.device_get(jax.jit(jax.vmap(lambda k: helpers.sample(s, k)))(jax.random.split(jax.random.key(0), 64)))
+  problems = jax.device_get(
+    jax.jit(jax.vmap(lambda k: helpers.sample(s, k)))(jax.random.split(jax.random.key(0), 64))
+  )
   assert problems.dry.all()
   inputs = [helpers.decode(jax.tree.map(lambda x: x[:, i], problems.values)) for i in (0, 1)]
   rows = zip(helpers.steps(problems.composition, SMALL), zip(*inputs))
-  right = [reference.execute(reference.Problem(*row), helpers.reference_task(SMALL))[0][-1] for row in rows]
+  right = [
+    reference.execute(reference.Problem(*row), helpers.reference_task(SMALL))[0][-1] for row in rows
+  ]
   assert np.mean([a == b for a, b in zip(helpers.decode(problems.answer), right)]) < 0.1

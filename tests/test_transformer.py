@@ -14,14 +14,16 @@ from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
 
 # Every kind of position with and without the convolution, tied and untied.
 KINDS = [
-    dict(positions='segment', conv_width=4, tied=True),
-    dict(positions='segment', conv_width=0, tied=False),
-    dict(positions='rope', conv_width=4, tied=False),
-    dict(positions='rope', conv_width=0, tied=True),
-    dict(positions='none', conv_width=4, tied=True),
-    dict(positions='none', conv_width=0, tied=False),
+  dict(positions='segment', conv_width=4, tied=True),
+  dict(positions='segment', conv_width=0, tied=False),
+  dict(positions='rope', conv_width=4, tied=False),
+  dict(positions='rope', conv_width=0, tied=True),
+  dict(positions='none', conv_width=4, tied=True),
+  dict(positions='none', conv_width=0, tied=False),
 ]
-of_every_kind = pytest.mark.parametrize('kind', KINDS, ids=lambda k: f'{k["positions"]}-{k["conv_width"]}-{k["tied"]}')
+of_every_kind = pytest.mark.parametrize(
+  'kind', KINDS, ids=lambda k: f'{k["positions"]}-{k["conv_width"]}-{k["tied"]}'
+)
 
 # All calls of `apply` have this shape, so that it is compiled once per model.
 ROWS, COLUMNS = 8, 16
@@ -70,14 +72,18 @@ def test_causal_by_gradient(kind):
   gradient of column t's logits is exactly zero for the input of later columns and not zero for any other."""
   m = models.model(**kind | dict(tied=False))
   params = models.params(m)
-  tokens = np.array([3, 6, 0, 7, 2, 5, 8, 1, 9, 4], np.int32)  # all different: a token's embedding is a column's input
+  tokens = np.array(
+    [3, 6, 0, 7, 2, 5, 8, 1, 9, 4], np.int32
+  )  # all different: a token's embedding is a column's input
   table = params['ends']['token']
   probe = np.random.default_rng(0).standard_normal(VOCAB).astype(np.float32)
 
   @quick_jit
   def gradients(table):
     ends = params['ends'] | {'token': table}
-    return jax.jacrev(lambda e: m.apply(params | {'ends': e}, tokens[None])[0] @ probe)(ends)['token']
+    return jax.jacrev(lambda e: m.apply(params | {'ends': e}, tokens[None])[0] @ probe)(ends)[
+      'token'
+    ]
 
   size = np.linalg.norm(np.asarray(gradients(table)), axis=-1)[:, tokens]
   later = np.triu(np.ones_like(size, bool), 1)
@@ -148,7 +154,9 @@ def test_segment_addresses():
 def test_segment_addresses_go_on_through_a_cache():
   """Catches addresses that start anew in decoding: in pieces of any size they are those of the whole."""
   m = models.model()
-  tokens = jnp.asarray([[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]])
+  tokens = jnp.asarray(
+    [[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]]
+  )
   whole_heads, whole_indices = m._segments(tokens)
   for cuts in ([7], list(range(1, 14))):
     heads, indices = [], []
@@ -222,7 +230,9 @@ def test_remat_and_scan_change_nothing(remat, scan_layers):
   assert ('remat' in program, 'scan[' in program) == (remat, scan_layers)
   assert ('remat' in plain_program, 'scan[' in plain_program) == (False, False)
   np.testing.assert_allclose(value, plain_value, rtol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), gradient, plain_gradient)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), gradient, plain_gradient
+  )
   assert all(np.max(np.abs(leaf)) > 1e-5 for leaf in jax.tree.leaves(plain_gradient))
 
 
@@ -230,7 +240,9 @@ def test_remat_and_scan_change_nothing(remat, scan_layers):
 def test_matmul_gradient_is_the_default_one(shape):
   """Catches a custom rule with an axis summed wrongly or a product transposed."""
   rng = np.random.default_rng(0)
-  x, w, dy = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (shape, (4, 5), (*shape[:-1], 5)))
+  x, w, dy = (
+    jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (shape, (4, 5), (*shape[:-1], 5))
+  )
   got, pull = jax.vjp(kernels.matmul, x, w)
   want, default_pull = jax.vjp(lambda x, w: x @ w, x, w)
   np.testing.assert_allclose(got, want, rtol=1e-6)
@@ -261,7 +273,9 @@ def test_fresh_parameters():
   m = models.model(d_model=32, d_ff=64)
   a, b = (quick_jit(m.init_params)(jax.random.key(seed)) for seed in (0, 1))
   assert a['blocks']['qkv'].shape == (2, 32, 96)
-  for leaf_a, leaf_b, (path, _) in zip(jax.tree.leaves(a), jax.tree.leaves(b), jax.tree.leaves_with_path(a)):
+  for leaf_a, leaf_b, (path, _) in zip(
+    jax.tree.leaves(a), jax.tree.leaves(b), jax.tree.leaves_with_path(a)
+  ):
     if path[-1].key == 'scale':
       np.testing.assert_array_equal(leaf_a, 1.0)
       continue

@@ -106,21 +106,33 @@ EXPLICIT_CASES = [
 
 C = COMPACT + ANSWER
 COMPACT_CASES = [
-    Case('golden', C, '+++', ALL, ALL),
-    Case('tokens after the end', C + ' = abc end', '+++', ALL, ALL),
-    Case('wrong letter in a result', changed(C, 'C acb', 'C acc'), '++-', ALL, '--+'),
-    Case('wrong result, used as it is', changed(changed(C, 'C acb', 'C acc'), 'D bdcee', 'D bddee'), '++-', ALL, '-+-'),
-    Case('wrong letter in the last result', changed(C, 'E bdceeb', 'E bdceea'), '++-', ALL, '++-'),
-    Case('empty result', changed(C, 'E bdceeb', 'E'), '++-', ALL, '++-'),
-    Case('wrong letter in the answer', changed(C, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
-    Case('wrong skill', changed(C, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
-    Case('missing step', changed(C, 'D merge successor D bdcee', ''), '+--', NONE, NONE),
-    Case('extra step', changed(C, ' =', ' F previous reverse F beecdb ='), '+--', NONE, NONE),
-    Case('wrong label', changed(C, 'D merge', 'F merge'), '+--', NONE, NONE),
-    Case('an operand that the form does not have', changed(C, 'reverse C', 'reverse bca C'), '+--', NONE, NONE),
-    Case('no end', changed(C, ' end', ''), '---', NONE, NONE),
-    Case('two =, the last one right', changed(C, ' =', ' = aaa ='), '+--', NONE, NONE),
-    Case('the explicit form', E, '+--', NONE, NONE),
+  Case('golden', C, '+++', ALL, ALL),
+  Case('tokens after the end', C + ' = abc end', '+++', ALL, ALL),
+  Case('wrong letter in a result', changed(C, 'C acb', 'C acc'), '++-', ALL, '--+'),
+  Case(
+    'wrong result, used as it is',
+    changed(changed(C, 'C acb', 'C acc'), 'D bdcee', 'D bddee'),
+    '++-',
+    ALL,
+    '-+-',
+  ),
+  Case('wrong letter in the last result', changed(C, 'E bdceeb', 'E bdceea'), '++-', ALL, '++-'),
+  Case('empty result', changed(C, 'E bdceeb', 'E'), '++-', ALL, '++-'),
+  Case('wrong letter in the answer', changed(C, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
+  Case('wrong skill', changed(C, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
+  Case('missing step', changed(C, 'D merge successor D bdcee', ''), '+--', NONE, NONE),
+  Case('extra step', changed(C, ' =', ' F previous reverse F beecdb ='), '+--', NONE, NONE),
+  Case('wrong label', changed(C, 'D merge', 'F merge'), '+--', NONE, NONE),
+  Case(
+    'an operand that the form does not have',
+    changed(C, 'reverse C', 'reverse bca C'),
+    '+--',
+    NONE,
+    NONE,
+  ),
+  Case('no end', changed(C, ' end', ''), '---', NONE, NONE),
+  Case('two =, the last one right', changed(C, ' =', ' = aaa ='), '+--', NONE, NONE),
+  Case('the explicit form', E, '+--', NONE, NONE),
 ]
 
 
@@ -128,7 +140,9 @@ COMPACT_CASES = [
 def test_by_hand(form, cases):
   """Catches a verdict that is wrong for a kind of mistake: each is written out, with what each verdict must say."""
   t = helpers.task(trace=form)
-  split = lambda text: [token for word in text.split() for token in (word if set(word) <= set('abcdefgh') else [word])]
+  split = lambda text: [
+    token for word in text.split() for token in (word if set(word) <= set('abcdefgh') else [word])
+  ]
   got = verdicts([EXAMPLE] * len(cases), columns([split(case.trace) for case in cases], t), t)
   signs = lambda bits: ''.join('-+'[int(b)] for b in bits)
   for i, case in enumerate(cases):
@@ -185,7 +199,11 @@ def assert_same(got, wanted, rows):
     for i, (v, problem) in enumerate(zip(wanted, rows)):
       if v.proper:
         bits = getattr(got, field)[i].tolist()
-        assert bits == list(getattr(v, field)) + [False] * (len(bits) - len(problem.steps)), (field, i, problem)
+        assert bits == list(getattr(v, field)) + [False] * (len(bits) - len(problem.steps)), (
+          field,
+          i,
+          problem,
+        )
 
 
 @in_both_forms
@@ -208,7 +226,10 @@ def test_strict_is_equality_with_the_golden_trace(form):
   t, rng = helpers.task(trace=form), random.Random(1)
   rows, want = helpers.random_problems(t, 4096, seed=1), helpers.reference_task(t)
   golden = [reference.trace(p, want) for p in rows]
-  traces = [mutated(tokens, t, rng) + rng.choices(t.token_names(), k=rng.choice([0, 3])) for tokens in golden]
+  traces = [
+    mutated(tokens, t, rng) + rng.choices(t.token_names(), k=rng.choice([0, 3]))
+    for tokens in golden
+  ]
   traces = [tokens[:COLUMNS] for tokens in traces]
   until_end = lambda tokens: tokens[: tokens.index('end') + 1] if 'end' in tokens else None
   same = [until_end(a) == b for a, b in zip(traces, golden)]
@@ -229,7 +250,9 @@ def test_every_kind_of_mistake_at_every_depth(form):
   for problem in helpers.random_problems(t, 1200):
     golden = reference.trace(problem, want)
     values, operands = reference.execute(problem, want)
-    block = [4 + len(operands[i]) * want.explicit + len(values[i + 2]) for i in range(len(problem.steps))]
+    block = [
+      4 + len(operands[i]) * want.explicit + len(values[i + 2]) for i in range(len(problem.steps))
+    ]
     start = [sum(block[:i]) for i in range(len(block) + 1)]
     i = rng.randrange(len(block))  # the step in which the mistake is made
     here, after = start[i], start[i + 1]
@@ -239,7 +262,10 @@ def test_every_kind_of_mistake_at_every_depth(form):
       return golden[:at] + [token] + golden[at + 1 :]
 
     name = here + 3 + len(operands[i]) * want.explicit  # the column of the result's label
-    at_result, at_answer = rng.randrange(name + 1, after), rng.randrange(equals + 1, len(golden) - 1)
+    at_result, at_answer = (
+      rng.randrange(name + 1, after),
+      rng.randrange(equals + 1, len(golden) - 1),
+    )
     made = {  # kind -> (trace, answer, structure)
         'result': (put(at_result, other(golden[at_result], letters)), True, True),
         'answer': (put(at_answer, other(golden[at_answer], letters)), False, True),
@@ -258,7 +284,9 @@ def test_every_kind_of_mistake_at_every_depth(form):
       at = rng.randrange(here + 3, name)
       made['operand'] = (put(at, other(golden[at], letters)), True, True)
     if i + 1 < len(block):
-      swapped = golden[:here] + golden[after : start[i + 2]] + golden[here:after] + golden[start[i + 2] :]
+      swapped = (
+        golden[:here] + golden[after : start[i + 2]] + golden[here:after] + golden[start[i + 2] :]
+      )
       made['swapped steps'] = (swapped, True, False)
     kind = list(made)[len(rows) % len(made)]
     trace, *verdict = made[kind]
@@ -300,7 +328,11 @@ def test_total_on_garbage(form):
   traces = np.select([kind == 0, kind == 1, kind == 2], [huge, ids, spoilt], extreme)
   got = verdicts(rows, traces, t)
   assert all(x.dtype == bool for x in jax.tree.leaves(got))
-  assert_same(got, [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)], rows)
+  assert_same(
+    got,
+    [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)],
+    rows,
+  )
   assert got.strict.any()  # some golden traces stay unspoilt up to their end
 
 
@@ -310,5 +342,9 @@ def test_any_number_of_columns():
   rows, want = helpers.random_problems(t, 512), helpers.reference_task(t)
   traces = columns([reference.trace(p, want) for p in rows], t)[:, :20]
   got = verdicts(rows, traces, t)
-  assert_same(got, [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)], rows)
+  assert_same(
+    got,
+    [reference.verdict(helpers.token_names(ids, t), p, want) for ids, p in zip(traces, rows)],
+    rows,
+  )
   assert 0 < got.strict.mean() < 1

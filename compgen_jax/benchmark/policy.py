@@ -17,13 +17,18 @@ def require(config: Config, workdir: pathlib.Path) -> None:
   """Raises ConfigError where `workdir` holds no finished stage, of this config, that RL starts from."""
   parent = config.stages[RL].init_from
   if not stages.is_finished(workdir / 'stages' / parent):
-    raise ConfigError(f'policy={str(workdir)!r}: legal is the workdir of a run whose stage {parent} is finished')
+    raise ConfigError(
+      f'policy={str(workdir)!r}: legal is the workdir of a run whose stage {parent} is finished'
+    )
   files.require_config(workdir, config, stages.MAY_DIFFER)
 
 
 def workload(config: Config, workdir: pathlib.Path) -> Workload:
   """A workload (first seed) with the parameters that RL starts from."""
-  work = Workload(dataclasses.replace(config, seeds=config.all_seeds[:1]), rows=config.rl.prompts * config.rl.group)
+  work = Workload(
+    dataclasses.replace(config, seeds=config.all_seeds[:1]),
+    rows=config.rl.prompts * config.rl.group,
+  )
   parent = stages.build(config.stages[RL].init_from, config, work.base, work.supports, workdir)
   work.params = jax.tree.map(lambda x: x[0], stages.trained_params(parent))
   return work

@@ -33,11 +33,16 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
   torch.set_num_threads(platform.cores())
   out = []
   for d_model, n_layers in shapes:
-    written_there = dict(model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32')
+    written_there = dict(
+      model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32'
+    )
     written_there['sft__optimizer'] = 'adamw'
     work = Workload(at_shape(config, d_model, n_layers, **written_there), rows=512)
     batch, loss = _batch(work)
-    steps = {what: _step(torch, work, batch, loss, compiled=what == 'compiled') for what in ('eager', 'compiled')}
+    steps = {
+      what: _step(torch, work, batch, loss, compiled=what == 'compiled')
+      for what in ('eager', 'compiled')
+    }
     ours = work.step('sft')
     taken = {what: [] for what in steps}
     for _ in range(repeats):
@@ -73,7 +78,9 @@ def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], heads=heads, indices=indices,
                heads_only=np.broadcast_to(rendered.dry[:, None], heads.shape))  # fmt: skip
   document = (batch['token'] != work.task.pad).astype(np.int32)
-  loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, work.base))(work.params, batch | dict(document=document))
+  loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, work.base))(
+    work.params, batch | dict(document=document)
+  )
   return batch, float(loss)
 
 
@@ -91,15 +98,28 @@ def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, 
   def logits(p, data):
     ends, blocks = p['ends'], p['blocks']
     x = F.embedding(data['token'], ends['token'])
-    x = x + F.embedding(data['heads'], ends['segment_head']) + F.embedding(data['indices'], ends['segment_index'])
+    x = (
+      x
+      + F.embedding(data['heads'], ends['segment_head'])
+      + F.embedding(data['indices'], ends['segment_index'])
+    )
     rows, columns, _ = x.shape
     for i in range(cfg.n_layers):
       h = norm(x, blocks['attention_norm']['scale'][i])
       taps = blocks['conv'][i].T.flip(1)[:, None]  # [D, 1, C]; torch correlates
-      h = h + F.conv1d(F.pad(h.transpose(1, 2), (cfg.conv_width - 1, 0)), taps, groups=cfg.d_model).transpose(1, 2)
-      q, k, v = (h @ blocks['qkv'][i]).view(rows, columns, 3, cfg.n_heads, d_head).permute(2, 0, 3, 1, 4)
+      h = h + F.conv1d(
+        F.pad(h.transpose(1, 2), (cfg.conv_width - 1, 0)), taps, groups=cfg.d_model
+      ).transpose(1, 2)
+      q, k, v = (
+        (h @ blocks['qkv'][i]).view(rows, columns, 3, cfg.n_heads, d_head).permute(2, 0, 3, 1, 4)
+      )
       mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-      x = x + mixed.transpose(1, 2).reshape(rows, columns, cfg.d_model) @ blocks['attention_out'][i] * scale
+      x = (
+        x
+        + mixed.transpose(1, 2).reshape(rows, columns, cfg.d_model)
+        @ blocks['attention_out'][i]
+        * scale
+      )
       h = norm(x, blocks['ff_norm']['scale'][i])
       x = x + F.relu(h @ blocks['ff_in'][i]).square() @ blocks['ff_out'][i] * scale
     return norm(x, ends['norm']['scale']) @ ends['token'].T * cfg.d_model**-0.5
@@ -108,12 +128,16 @@ def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, 
     z = logits(p, data)
     barred = data['heads_only'][..., None] & (torch.arange(z.shape[-1]) < work.model.n_content)
     z = z.masked_fill(barred, -1e30).flatten(0, 1)
-    return (F.cross_entropy(z, data['target'].flatten(), reduction='none') * data['weight'].flatten()).sum()
+    return (
+      F.cross_entropy(z, data['target'].flatten(), reduction='none') * data['weight'].flatten()
+    ).sum()
 
   optimizer = torch.optim.AdamW(jax.tree.leaves(params), lr=1e-4, fused=True)
   loss = torch.compile(loss) if compiled else loss
   found = loss(params, data).item()
-  assert abs(found - our_loss) < 1e-3 * our_loss, f'PyTorch computes another loss: {found} against {our_loss}'
+  assert abs(found - our_loss) < 1e-3 * our_loss, (
+    f'PyTorch computes another loss: {found} against {our_loss}'
+  )
 
   def step():
     optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,8 @@ them alike. The matrix-product peak is measured in the same process.
 import dataclasses
 import statistics
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp

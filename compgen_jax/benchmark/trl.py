@@ -22,7 +22,9 @@ def compare(config, shapes: list[tuple[int, int]], rows: int, repeats: int) -> l
   """`beside` ours at each shape, every sample written to its last column and learned from."""
   out = []
   for d_model, n_layers in shapes:
-    work = Workload(at_shape(config, d_model, n_layers, rows, model__dtype='float32', rl__optimizer='adamw'), rows)
+    work = Workload(
+      at_shape(config, d_model, n_layers, rows, model__dtype='float32', rl__optimizer='adamw'), rows
+    )
     out.append(beside(work, np.full(rows, work.n_trace), repeats, 'rl_step'))
   return out
 
@@ -48,15 +50,27 @@ def _train(work: Workload, length_B: np.ndarray, repeats: int, between) -> list[
   import torch
   from datasets import Dataset
   from tokenizers import Tokenizer, models, pre_tokenizers
-  from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+  from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    TrainerCallback,
+  )
   from transformers.generation import LogitsProcessor
   from trl import GRPOConfig, GRPOTrainer
 
   task, cfg, rl = work.task, work.config.model, work.config.rl
-  words = Tokenizer(models.WordLevel({str(i): i for i in range(task.vocab_size)}, unk_token=str(task.pad)))
+  words = Tokenizer(
+    models.WordLevel({str(i): i for i in range(task.vocab_size)}, unk_token=str(task.pad))
+  )
   words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   tokenizer = PreTrainedTokenizerFast(
-      tokenizer_object=words, pad_token=str(task.pad), unk_token=str(task.pad), eos_token=str(task.end), padding_side='left'
+    tokenizer_object=words,
+    pad_token=str(task.pad),
+    unk_token=str(task.pad),
+    eos_token=str(task.end),
+    padding_side='left',
   )
   prompts = work.batch(RL).prompt.tolist()
   # Its feed-forward part has three matrices, not two.
@@ -78,12 +92,10 @@ def _train(work: Workload, length_B: np.ndarray, repeats: int, between) -> list[
       return scores
 
   class Policy(LlamaForCausalLM):
-
     def generate(self, *args, **kwargs):
       return super().generate(*args, logits_processor=[OnTime()], **kwargs)
 
   class Clock(TrainerCallback):
-
     def on_step_begin(self, *_, **__):
       since[0] = time.perf_counter()
 

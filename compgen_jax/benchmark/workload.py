@@ -60,19 +60,29 @@ def row_flops(model: Model, columns: int) -> float:
 def optimizer_flops(name: str, params: Any) -> float:
   """Operations in the matrix products of an update of the model's parameters: of `optimizer.orthogonalise`, for a matrix
   of a x b (a <= b) two products with all of it, and up to four of a x a for each polynomial."""
-  matrices = [leaf.shape for path, leaf in jax.tree.leaves_with_path(params) if optimizer.is_matrix(path, leaf)]
+  matrices = [
+    leaf.shape
+    for path, leaf in jax.tree.leaves_with_path(params)
+    if optimizer.is_matrix(path, leaf)
+  ]
   n_square = 4 * len(optimizer.NEWTON_SCHULZ) - 3
   one = lambda a, b: 4 * a * a * b + n_square * 2 * a**3
-  return float(sum(n * one(min(i, o), max(i, o)) for n, i, o in matrices)) if name == 'muon' else 0.0
+  return (
+    float(sum(n * one(min(i, o), max(i, o)) for n, i, o in matrices)) if name == 'muon' else 0.0
+  )
 
 
-def at_shape(config: ConfigDict, d_model: int, n_layers: int, rows: int = 512, **changes: Any) -> Config:
+def at_shape(
+  config: ConfigDict, d_model: int, n_layers: int, rows: int = 512, **changes: Any
+) -> Config:
   """The experiment's SFT and RL at another model shape, typed. `changes` by dotted field with `__` for the dot."""
   config = config.copy_and_resolve_references()
   config.model.update(d_model=d_model, n_layers=n_layers, d_ff=4 * d_model)
   # A trace of entropy bonus: else an untrained policy has no signal, and its updates would be skipped.
   config.rl.update(prompts=rows // config.rl.group, entropy=1e-6)
-  config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in changes.items()})
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
   return config_lib.from_config_dict(config)
 
 
@@ -131,7 +141,9 @@ class Workload:
     n_seeds = len(self.config.all_seeds)
     with_seeds = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.params)
     state, parent = stages.initial_state(stage, with_seeds)
-    return program(stages.updates(stage), state, jax.random.split(self.key, n_seeds), parent, STEPS, carry=True)
+    return program(
+      stages.updates(stage), state, jax.random.split(self.key, n_seeds), parent, STEPS, carry=True
+    )
 
   def sft_step(self) -> Part:
     columns, useful, width = self._packed(self._sft_rows)
@@ -144,7 +156,9 @@ class Workload:
     flops = 3 * columns / width * row_flops(self.model, width) + prefill + self._decode_flops
     return self._step_part('rl_step', RL, columns, useful, flops, self.config.rl.optimizer)
 
-  def _step_part(self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str) -> Part:
+  def _step_part(
+    self, part: str, stage: str, columns: float, useful: float, flops: float, optimizer_name: str
+  ) -> Part:
     more = optimizer_flops(optimizer_name, self.params)
     units = [STEPS * x for x in (columns, useful, flops + more)]
     return Part(part, self.step(stage), 'tokens', *units, calls=STEPS, optimizer_flops=STEPS * more)
@@ -156,7 +170,9 @@ class Workload:
     def forward(params, key):
       rows, _ = self._sft_rows(key)
       params = self.model.unstack(params)
-      logits = lambda block: self.model.apply(params, block['token'], document_BxT=block['document'])
+      logits = lambda block: self.model.apply(
+        params, block['token'], document_BxT=block['document']
+      )
       size = setup.blocks(rows['token'].shape[0], 0)[0][0]
       whole = jax.tree.map(lambda x: x[: x.shape[0] // size * size], rows)
       out = jax.lax.map(lambda block: jnp.max(logits(block), axis=-1), in_blocks(whole, size))
@@ -164,7 +180,14 @@ class Workload:
 
     part = self._on_devices(forward, self.params, self.key)
     n_rows, width = part.call().shape
-    return Part('sft_forward', part, 'tokens', n_rows * width, n_rows * width, n_rows * row_flops(self.model, width))
+    return Part(
+      'sft_forward',
+      part,
+      'tokens',
+      n_rows * width,
+      n_rows * width,
+      n_rows * row_flops(self.model, width),
+    )
 
   def prefill(self) -> Part:
     def prefill(params, key):
@@ -182,7 +205,9 @@ class Workload:
       def run_block(block):
         prompts, ids = block
         never = -1
-        sampled = rollout(self.model, params, prompts, key, ids, n_tokens=self.n_trace, end=never, temperature=1.0)
+        sampled = rollout(
+          self.model, params, prompts, key, ids, n_tokens=self.n_trace, end=never, temperature=1.0
+        )
         return sampled.tokens
 
       prompts = self._prompts(key)
@@ -191,13 +216,17 @@ class Workload:
 
     part = self._on_devices(decode, self.params, self.key)
     columns = self.rows * self.n_trace
-    return Part('decode', part, 'tokens', columns, columns, self._prefill_flops + self._decode_flops)
+    return Part(
+      'decode', part, 'tokens', columns, columns, self._prefill_flops + self._decode_flops
+    )
 
   def explore(self) -> Program:
     """Sampling problems, their rollouts and the verdicts of an RL step."""
     setup = self.stage(RL).setup
     rl = self.config.rl
-    run = lambda params, key: exploration.explore(setup, params, key, group=rl.group, temperature=rl.temperature)
+    run = lambda params, key: exploration.explore(
+      setup, params, key, group=rl.group, temperature=rl.temperature
+    )
     return self._on_devices(run, self.params, self.key)
 
   def pieces(self) -> dict[str, Program]:
@@ -224,7 +253,9 @@ class Workload:
     setup = self.stage('sft').setup
     rendered = sample_problems(key, setup)[2]
     written = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-    return setup.pack(rendered.prompt, rendered.trace, written, {'weight': written.astype(jnp.float32)})
+    return setup.pack(
+      rendered.prompt, rendered.trace, written, {'weight': written.astype(jnp.float32)}
+    )
 
   def _rl_rows(self, key: jax.Array):
     setup, rl = self.stage(RL).setup, self.config.rl
@@ -246,7 +277,9 @@ class Workload:
     # To the host one by one: sums over devices in flight at the same time can wait for each other for ever on CPU.
     counts = [jax.device_get(count(jax.random.fold_in(self.key, i))) for i in range(16)]
     worked, useful = np.mean([np.sum(c, axis=0) for c in counts], axis=0)
-    shape = jax.eval_shape(on_every_device(lambda key: rows_of(key)[0]['document'], self.base, True), self.key)
+    shape = jax.eval_shape(
+      on_every_device(lambda key: rows_of(key)[0]['document'], self.base, True), self.key
+    )
     return float(worked), float(useful), shape.shape[1]
 
   @property
@@ -255,5 +288,7 @@ class Workload:
 
   @property
   def _decode_flops(self) -> float:
-    room = self.n_prompt + 0.75 * self.n_trace  # every step meets the whole cache, which grows once, half-way
+    room = (
+      self.n_prompt + 0.75 * self.n_trace
+    )  # every step meets the whole cache, which grows once, half-way
     return forward_flops(self.model, self.rows, self.n_trace, room, self.n_trace)

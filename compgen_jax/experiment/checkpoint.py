@@ -22,7 +22,11 @@ def digest(tree: Any) -> jax.Array:
   """uint32[]: a position-weighted sum of all bits, which any single changed bit changes."""
 
   def leaf_digest(i, leaf):
-    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32) if leaf.dtype.itemsize == 4 else leaf.astype(jnp.uint32)
+    bits = (
+      jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+      if leaf.dtype.itemsize == 4
+      else leaf.astype(jnp.uint32)
+    )
     weights = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1  # odd, so no bit is multiplied away
     return jnp.sum(bits.reshape(-1) * weights, dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
 
@@ -42,7 +46,7 @@ class StageCheckpoints:
     self._folder = folder
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
-        folder.absolute(), preservation_policy=policies.LatestN(2), cleanup_tmp_directories=True
+      folder.absolute(), preservation_policy=policies.LatestN(2), cleanup_tmp_directories=True
     )
 
   def latest(self) -> int | None:
@@ -57,13 +61,21 @@ class StageCheckpoints:
       CheckpointError: the state holds NaN or infinity, or it could not be written.
     """
     if not bool(_all_finite(state)):
-      raise CheckpointError(f'{self._folder}: NaN or infinity in the state at step {step}; nothing was saved')
+      raise CheckpointError(
+        f'{self._folder}: NaN or infinity in the state at step {step}; nothing was saved'
+      )
     try:
-      written = self._checkpointer.save(step, state, force=True, custom_metadata={'digest': int(digest(state))})
+      written = self._checkpointer.save(
+        step, state, force=True, custom_metadata={'digest': int(digest(state))}
+      )
     except Exception as e:  # a full or read-only disk reaches us under many types
-      raise CheckpointError(f'{self._folder}: checkpoint {step} could not be written: {_one_line(e)}') from e
+      raise CheckpointError(
+        f'{self._folder}: checkpoint {step} could not be written: {_one_line(e)}'
+      ) from e
     if not written:
-      raise CheckpointError(f'{self._folder}: checkpoint {step} was not written (a later one exists)')
+      raise CheckpointError(
+        f'{self._folder}: checkpoint {step} was not written (a later one exists)'
+      )
 
   def restore(self, like: Any, step: int | None = None) -> Any:
     """The state of `step` (None: the newest), with the shapes, dtypes and shardings of `like`.
@@ -75,11 +87,19 @@ class StageCheckpoints:
     try:
       state = self._checkpointer.load(step, like)
       wanted = self._checkpointer.metadata(step).custom_metadata['digest']
-    except Exception as e:  # orbax and tensorstore raise many types for one cause: the files are not readable
-      raise CheckpointError(f'{self._folder}: checkpoint {step} is unreadable: {_one_line(e)}') from e
-    mismatch = jax.tree.map(lambda a, b: np.shape(a) != np.shape(b) or a.dtype != b.dtype, state, like)
+    except (
+      Exception
+    ) as e:  # orbax and tensorstore raise many types for one cause: the files are not readable
+      raise CheckpointError(
+        f'{self._folder}: checkpoint {step} is unreadable: {_one_line(e)}'
+      ) from e
+    mismatch = jax.tree.map(
+      lambda a, b: np.shape(a) != np.shape(b) or a.dtype != b.dtype, state, like
+    )
     if any(jax.tree.leaves(mismatch)) or int(digest(state)) != wanted:
-      raise CheckpointError(f'{self._folder}: checkpoint {step} is damaged (its digest does not match its data)')
+      raise CheckpointError(
+        f'{self._folder}: checkpoint {step} is damaged (its digest does not match its data)'
+      )
     return state
 
   def close(self) -> None:

@@ -7,7 +7,8 @@ certainty, so the Wilson interval over problems stands in.
 
 import dataclasses
 import pathlib
-from typing import Any, Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,11 +21,11 @@ from compgen_jax.experiment.summary import interval
 COLOURS = ('#666666', '#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9')
 NO_WIDTH = 1e-9  # an interval narrower than this (rounding) measured no spread
 CURVES = {  # (stage kinds, metric of metrics.jsonl): title of its panel
-    (('sft',), 'loss'): 'SFT: loss (nats per token)',
-    (('rft',), 'loss'): 'RFT: loss (nats per token)',
-    (('rl', 'rft'), 'reward'): 'RL, RFT: reward (sampled traces right)',
-    (('rl',), 'structure'): 'RL: structure (sampled traces right)',
-    (('rl',), 'entropy'): 'RL: entropy (nats per token)',
+  (('sft',), 'loss'): 'SFT: loss (nats per token)',
+  (('rft',), 'loss'): 'RFT: loss (nats per token)',
+  (('rl', 'rft'), 'reward'): 'RL, RFT: reward (sampled traces right)',
+  (('rl',), 'structure'): 'RL: structure (sampled traces right)',
+  (('rl',), 'entropy'): 'RL: entropy (nats per token)',
 }
 
 Cell = tuple[str, str, int]  # arm, split, depth
@@ -66,7 +67,9 @@ class Contrast(NamedTuple):
   @property
   def written(self) -> tuple[str, str]:
     """Value and interval as text, differences with their sign."""
-    value, low, high = (signed(x) if self.is_difference else f'{x:.1f}' for x in (self.value, self.low, self.high))
+    value, low, high = (
+      signed(x) if self.is_difference else f'{x:.1f}' for x in (self.value, self.low, self.high)
+    )
     return value, f'[{low}, {high}]'
 
 
@@ -109,7 +112,9 @@ class Digest:
     return COLOURS[self.arms.index(arm) % len(COLOURS)]
 
 
-def digest(folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], result: dict[str, Any]) -> Digest:
+def digest(
+  folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], result: dict[str, Any]
+) -> Digest:
   """Collects what the report shows.
 
   Args:
@@ -129,17 +134,19 @@ def digest(folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], res
     if metric != 'accuracy':
       others.setdefault(metric, {})[tuple(cell)] = estimate(group)
   return Digest(
-      arms=arms,
-      columns=tuple(dict.fromkeys((entry['split'], entry['depth']) for entry in table)),
-      updates={arm: config.stages[arm].steps for arm in arms},
-      accuracy={(e['arm'], e['split'], e['depth']): _accuracy(e) for e in table},
-      others=others,
-      outcomes={(e['arm'], e['split'], e['depth']): _outcomes(e) for e in table},
-      contrasts=tuple(_contrast(c, dict(config.contrasts).get(c['name'])) for c in result['contrasts']),
-      modules=_modules(final, unseen, config.task.trace),
-      unseen=unseen,
-      curves=_curves(folder, config, arms),
-      accuracy_curves=_accuracy_curves(config, rows, arms),
+    arms=arms,
+    columns=tuple(dict.fromkeys((entry['split'], entry['depth']) for entry in table)),
+    updates={arm: config.stages[arm].steps for arm in arms},
+    accuracy={(e['arm'], e['split'], e['depth']): _accuracy(e) for e in table},
+    others=others,
+    outcomes={(e['arm'], e['split'], e['depth']): _outcomes(e) for e in table},
+    contrasts=tuple(
+      _contrast(c, dict(config.contrasts).get(c['name'])) for c in result['contrasts']
+    ),
+    modules=_modules(final, unseen, config.task.trace),
+    unseen=unseen,
+    curves=_curves(folder, config, arms),
+    accuracy_curves=_accuracy_curves(config, rows, arms),
   )
 
 
@@ -151,7 +158,10 @@ def signed(value: float) -> str:
 def estimate(rows: list[dict[str, Any]], unit: str = 'problems') -> Estimate:
   """Pools rows of one metric, weighted by n. A mean of values in [0, 1] varies no more than a share does, so Wilson's
   interval covers pass@k too."""
-  per_seed = [(np.array([r['value'] for r in g]), np.array([r['n'] for r in g])) for _, g in _groups(rows, 'seed')]
+  per_seed = [
+    (np.array([r['value'] for r in g]), np.array([r['n'] for r in g]))
+    for _, g in _groups(rows, 'seed')
+  ]
   values = np.array([np.sum(value * n) / np.sum(n) for value, n in per_seed])
   n = round(np.mean([np.sum(n) for _, n in per_seed]))
   if len(values) > 1 and np.ptp(values) > NO_WIDTH:
@@ -161,7 +171,9 @@ def estimate(rows: list[dict[str, Any]], unit: str = 'problems') -> Estimate:
   return Estimate(mean, *wilson(mean * n, n), n, unit)
 
 
-def _groups(rows: Iterable[dict[str, Any]], *fields: str) -> list[tuple[tuple, list[dict[str, Any]]]]:
+def _groups(
+  rows: Iterable[dict[str, Any]], *fields: str
+) -> list[tuple[tuple, list[dict[str, Any]]]]:
   groups: dict[tuple, list[dict[str, Any]]] = {}
   for row in rows:
     groups.setdefault(tuple(row[field] for field in fields), []).append(row)
@@ -178,14 +190,29 @@ def _accuracy(entry: dict[str, Any]) -> Estimate:
 def _outcomes(entry: dict[str, Any]) -> Outcomes:
   """Shares that add up to 1. Results do not say how often a right answer ends a trace of wrong structure; taken as
   rarely as can be, which makes `wrong_step` the least it can be."""
-  answer, strict, structure = entry['accuracy'], entry['strict_accuracy'], entry['structure_accuracy']
-  return Outcomes(strict, answer - strict, max(structure - answer, 0.0), 1.0 - max(structure, answer))
+  answer, strict, structure = (
+    entry['accuracy'],
+    entry['strict_accuracy'],
+    entry['structure_accuracy'],
+  )
+  return Outcomes(
+    strict, answer - strict, max(structure - answer, 0.0), 1.0 - max(structure, answer)
+  )
 
 
 def _contrast(c: dict[str, Any], terms: tuple | None) -> Contrast:
   is_difference = terms is None or abs(sum(weight for weight, *_ in terms)) < 1e-9
   formula = _formula(terms) if terms else ''
-  return Contrast(c['name'], c['value'], c['low'], c['high'], c['interval'], c['n_problems'], formula, is_difference)
+  return Contrast(
+    c['name'],
+    c['value'],
+    c['low'],
+    c['high'],
+    c['interval'],
+    c['n_problems'],
+    formula,
+    is_difference,
+  )
 
 
 def _formula(terms: tuple) -> str:
@@ -204,13 +231,17 @@ def _modules(final: list[dict[str, Any]], unseen: tuple[str, ...], trace: str) -
   modules: Modules = {}
   # A compact trace shows no operands, so nothing about routing alone can be read from it.
   metrics = ('skill_accuracy', 'routing_accuracy') if trace == 'explicit' else ('skill_accuracy',)
-  of_modules = [row for row in final if 'module' in row and row['split'] in unseen and row['metric'] in metrics]
+  of_modules = [
+    row for row in final if 'module' in row and row['split'] in unseen and row['metric'] in metrics
+  ]
   for (metric, module, arm), group in _groups(of_modules, 'metric', 'module', 'arm'):
     modules.setdefault(metric, {}).setdefault(module, {})[arm] = estimate(group, 'steps')
   return {metric: modules[metric] for metric in metrics if metric in modules}
 
 
-def _curves(folder: pathlib.Path, config: Config, arms: tuple[str, ...]) -> dict[str, dict[str, Line]]:
+def _curves(
+  folder: pathlib.Path, config: Config, arms: tuple[str, ...]
+) -> dict[str, dict[str, Line]]:
   history = {arm: files.read_jsonl(folder / 'stages' / arm / 'metrics.jsonl') for arm in arms}
   curves: dict[str, dict[str, Line]] = {}
   for (kinds, metric), title in CURVES.items():
@@ -222,14 +253,16 @@ def _curves(folder: pathlib.Path, config: Config, arms: tuple[str, ...]) -> dict
 
 
 def _accuracy_curves(
-    config: Config, rows: list[dict[str, Any]], arms: tuple[str, ...]
+  config: Config, rows: list[dict[str, Any]], arms: tuple[str, ...]
 ) -> dict[Column, dict[str, Line]]:
   """Accuracy during training. A stage's curve starts where the stage it comes from ended."""
   curves: dict[Column, dict[str, Line]] = {}
-  accuracy = [row for row in rows if row['metric'] == 'accuracy' and row['split'] in config.eval.curve]
+  accuracy = [
+    row for row in rows if row['metric'] == 'accuracy' and row['split'] in config.eval.curve
+  ]
   by_cell = {
-      key: [(step, [row['value'] for row in group]) for (step,), group in _groups(same, 'step')]
-      for key, same in _groups(accuracy, 'arm', 'split', 'depth')
+    key: [(step, [row['value'] for row in group]) for (step,), group in _groups(same, 'step')]
+    for key, same in _groups(accuracy, 'arm', 'split', 'depth')
   }
   for (arm, split, depth), points in by_cell.items():
     if len(points) > 1:  # one point is no curve: the table has it

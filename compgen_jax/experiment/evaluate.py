@@ -61,7 +61,7 @@ def _problems(key: jax.Array, compositions: Composition, task: TaskConfig, depth
 
 @functools.partial(jax.jit, static_argnames=('setup', 'n_tokens'))
 def _judge(
-    params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
+  params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
 ) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
@@ -69,15 +69,28 @@ def _judge(
     ids = setup.row_ids(0, prompts_BxP.shape[0])
     take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
     rows = take(problems), take(prompts)
-    return attempt(setup, params, *rows, key, ids[:, None], take(length_B), n_tokens=n_tokens, temperature=temperature)
+    return attempt(
+      setup,
+      params,
+      *rows,
+      key,
+      ids[:, None],
+      take(length_B),
+      n_tokens=n_tokens,
+      temperature=temperature,
+    )
 
-  return on_every_device(mine, setup, row_outputs=True)(params, prompts_BxP, problems, length_B, key, temperature)
+  return on_every_device(mine, setup, row_outputs=True)(
+    params, prompts_BxP, problems, length_B, key, temperature
+  )
 
 
 class Evaluator:
   """Holds every split's problems; call it on parameters."""
 
-  def __init__(self, config: Config, setup: Setup, supports: dict[str, Support], training: dict[str, Support]):
+  def __init__(
+    self, config: Config, setup: Setup, supports: dict[str, Support], training: dict[str, Support]
+  ):
     """Draws the compositions and checks them against `training` (name -> support).
 
     Raises:
@@ -85,9 +98,9 @@ class Evaluator:
     """
     self._config, self._setup = config, setup
     self.splits = {
-        (split, depth): supports[config.eval.splits[split]]
-        for split in config.ordered_splits
-        for depth in sorted(supports[config.eval.splits[split]].config.depths)
+      (split, depth): supports[config.eval.splits[split]]
+      for split in config.ordered_splits
+      for depth in sorted(supports[config.eval.splits[split]].config.depths)
     }
     self._depth_cap = max(depth for _, depth in self.splits)
     self._key = jax.random.fold_in(jax.random.key(config.pools.salt), zlib.crc32(b'evaluation'))
@@ -95,28 +108,54 @@ class Evaluator:
     for (split, depth), support in self.splits.items():
       key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
       composition_key, problem_key = jax.random.split(key)
-      compositions = support.sample_at_depth(composition_key, depth, config.eval.problems, self._depth_cap)
+      compositions = support.sample_at_depth(
+        composition_key, depth, config.eval.problems, self._depth_cap
+      )
       if split not in config.eval.trained:
         for name, trained in training.items():
           inside = np.asarray(trained.contains_all(compositions))
           if np.any(inside & (np.asarray(compositions.depth) > 1)):
-            raise LeakError(f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}')
+            raise LeakError(
+              f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}'
+            )
       self._compositions[split, depth] = problem_key, compositions
 
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, render.Rendered]]:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits for it."""
     task, cap = self._config.task, self._depth_cap
-    return {cell: _problems(key, compositions, task, cap) for cell, (key, compositions) in self._compositions.items()}
+    return {
+      cell: _problems(key, compositions, task, cap)
+      for cell, (key, compositions) in self._compositions.items()
+    }
 
-  def sample(self, params, split: str, depth: int, temperature: float, key: jax.Array | None = None, repeat: int = 1):
+  def sample(
+    self,
+    params,
+    split: str,
+    depth: int,
+    temperature: float,
+    key: jax.Array | None = None,
+    repeat: int = 1,
+  ):
     """Traces (Rollout) and verdicts of `eval.problems` rows: each of the first problems `repeat` times."""
     problems, rendered = self.problems[split, depth]
     n = self._config.eval.problems
     pick = lambda x: jnp.repeat(x[: -(-n // repeat)], repeat, axis=0)[:n]
-    problems, prompts, lengths = jax.tree.map(pick, (problems, rendered.prompt, rendered.trace_length))
+    problems, prompts, lengths = jax.tree.map(
+      pick, (problems, rendered.prompt, rendered.trace_length)
+    )
     n_tokens = rendered.trace.shape[1] + SLACK
-    return _judge(params, prompts, problems, lengths, self._key if key is None else key, temperature, self._setup, n_tokens)
+    return _judge(
+      params,
+      prompts,
+      problems,
+      lengths,
+      self._key if key is None else key,
+      temperature,
+      self._setup,
+      n_tokens,
+    )
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
     """Evaluates parameters with a leading seed axis; `final` adds modules and pass@k and takes all splits."""
@@ -127,7 +166,13 @@ class Evaluator:
         continue
       for s, seed in enumerate(config.all_seeds):
         label = dict(
-            experiment=config.experiment, arm=arm, stage=config.stages[arm].kind, seed=seed, step=step, split=split, depth=depth
+          experiment=config.experiment,
+          arm=arm,
+          stage=config.stages[arm].kind,
+          seed=seed,
+          step=step,
+          split=split,
+          depth=depth,
         )
         one = jax.tree.map(lambda x: x[s], params)
         verdict = jax.device_get(self.sample(one, split, depth, 0.0)[1])
@@ -145,9 +190,14 @@ class Evaluator:
       return []
     per_call = ev.problems // ev.pass_samples
     verdict = self.sample(params, split, depth, 1.0, repeat=ev.pass_samples)[1]
-    correct_Q = np.asarray(verdict.answer)[: per_call * ev.pass_samples].reshape(per_call, ev.pass_samples).sum(axis=1)
+    correct_Q = (
+      np.asarray(verdict.answer)[: per_call * ev.pass_samples]
+      .reshape(per_call, ev.pass_samples)
+      .sum(axis=1)
+    )
     return [
-        dict(metric=f'pass@{k}', value=pass_at_k(correct_Q, ev.pass_samples, k), n=per_call) for k in ev.pass_k
+      dict(metric=f'pass@{k}', value=pass_at_k(correct_Q, ev.pass_samples, k), n=per_call)
+      for k in ev.pass_k
     ]
 
 
@@ -159,13 +209,15 @@ def _rate(metric: str, correct: np.ndarray, **more) -> dict[str, Any]:
 
 def _rates(verdict: Verdict) -> list[dict[str, Any]]:
   return [
-      _rate('accuracy', verdict.answer),
-      _rate('strict_accuracy', verdict.strict),
-      _rate('structure_accuracy', verdict.structure),
+    _rate('accuracy', verdict.answer),
+    _rate('strict_accuracy', verdict.strict),
+    _rate('structure_accuracy', verdict.structure),
   ]
 
 
-def _module_rates(verdict: Verdict, composition: Composition, task: TaskConfig) -> list[dict[str, Any]]:
+def _module_rates(
+  verdict: Verdict, composition: Composition, task: TaskConfig
+) -> list[dict[str, Any]]:
   """Share of a module's steps that are right given what the trace says before them, over well-structured traces.
 
   Compact traces do not show what was routed, so there a step is judged whole, as its skill's.
@@ -174,8 +226,8 @@ def _module_rates(verdict: Verdict, composition: Composition, task: TaskConfig) 
   counted = verdict.structure[:, None] & (step < composition.depth[:, None])
   rows = []
   for metric, index, ok, inventory in (
-      ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),
-      ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory),
+    ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),
+    ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory),
   )[task.trace == 'compact' :]:
     for i, entry in enumerate(inventory):
       mine = counted & (index == i)

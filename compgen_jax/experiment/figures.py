@@ -15,10 +15,10 @@ DPI = 160
 MARKERS = 'osD^vPX'
 # Brewer's BrBG: good to bad, colour-blind safe, and none of the arms' colours.
 OUTCOMES = {
-    'strict': ('every step right', '#01665e', 'white'),
-    'answer_only': ('answer right, a step or the structure wrong', '#80cdc1', INK),
-    'wrong_step': ('structure right, a routing or skill step wrong', '#dfc27d', INK),
-    'wrong_structure': ('structure wrong', '#8c510a', 'white'),
+  'strict': ('every step right', '#01665e', 'white'),
+  'answer_only': ('answer right, a step or the structure wrong', '#80cdc1', INK),
+  'wrong_step': ('structure right, a routing or skill step wrong', '#dfc27d', INK),
+  'wrong_structure': ('structure wrong', '#8c510a', 'white'),
 }
 
 
@@ -45,8 +45,8 @@ def draw(digest: Digest) -> list[Drawing]:
     drawings.append(Drawing('learning', learning(digest), caption))
   if digest.modules:
     caption = (
-        f'Steps of each module done right, given what the trace says before them; {", ".join(digest.unseen)} pooled; '
-        f'well-structured traces only; sorted by {digest.arms[0]}.'
+      f'Steps of each module done right, given what the trace says before them; {", ".join(digest.unseen)} pooled; '
+      f'well-structured traces only; sorted by {digest.arms[0]}.'
     )
     drawings.append(Drawing('modules', modules(digest), caption))
   caption = f'Why greedy traces fail (n = {n}). Right answers count as right structure: the third is a lower bound.'
@@ -69,7 +69,11 @@ def accuracy(digest: Digest) -> Figure:
     _percent(ax.yaxis)
     ax.set_ylabel('accuracy, %', fontsize=9, color=INK)
     ax.set_xlim(-0.5, per_row - 0.5)
-    ax.set_xticks(range(len(columns)), [f'{_broken(split)}\ndepth {depth}' for split, depth in columns], fontsize=9)
+    ax.set_xticks(
+      range(len(columns)),
+      [f'{_broken(split)}\ndepth {depth}' for split, depth in columns],
+      fontsize=9,
+    )
     ax.tick_params(axis='x', length=0)
   _arm_legend(figure, digest)
   return figure
@@ -86,12 +90,18 @@ def contrasts(digest: Digest) -> Figure:
     ax.plot([c.low, c.high], [y, y], color=colour, linewidth=1.8, solid_capstyle='butt')
     marker = 'o' if c.is_difference else 's'
     face = colour if filled else 'white'
-    ax.plot(c.value, y, marker, color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
+    ax.plot(
+      c.value, y, marker, color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5
+    )
   low, high = min(0.0, *(c.low for c in rows)), max(0.0, *(c.high for c in rows))
   margin = 0.05 * (high - low) or 1.0
   ax.set_xlim(low - margin, high + margin)
   ax.set_ylim(len(rows) - 0.5, -0.5)
-  ax.set_yticks(range(len(rows)), [c.name if c.is_difference else f'{c.name} (a level)' for c in rows], fontsize=9)
+  ax.set_yticks(
+    range(len(rows)),
+    [c.name if c.is_difference else f'{c.name} (a level)' for c in rows],
+    fontsize=9,
+  )
   ax.tick_params(axis='y', length=0)
   ax.set_xlabel('accuracy points', fontsize=9, color=INK)
   values = ax.twinx()  # the numbers stand beside the plot, where they can't cover anything
@@ -105,7 +115,10 @@ def contrasts(digest: Digest) -> Figure:
 def learning(digest: Digest) -> Figure:
   """One panel per metric and per evaluated (split, depth), one line per arm."""
   panels = [(title, lines, False) for title, lines in digest.curves.items()]
-  panels += [(f'accuracy, %: {s}, depth {d}', lines, True) for (s, d), lines in digest.accuracy_curves.items()]
+  panels += [
+    (f'accuracy, %: {s}, depth {d}', lines, True)
+    for (s, d), lines in digest.accuracy_curves.items()
+  ]
   n_rows = math.ceil(len(panels) / 3)
   figure, axes = _grid(n_rows, min(3, len(panels)), 0.4 + 2.35 * n_rows)
   for ax, (title, lines, is_accuracy) in zip(axes, panels):
@@ -113,7 +126,9 @@ def learning(digest: Digest) -> Figure:
     for arm, line in lines.items():
       colour, style = digest.colour(arm), _line_style(digest, arm, len(line.x))
       ax.plot(line.x, scale * line.mean, color=colour, linewidth=1.6, **style)
-      ax.fill_between(line.x, scale * line.low, scale * line.high, color=colour, alpha=0.18, linewidth=0)
+      ax.fill_between(
+        line.x, scale * line.low, scale * line.high, color=colour, alpha=0.18, linewidth=0
+      )
     ax.set_title(title, fontsize=9, color=INK, loc='left')
     if is_accuracy:
       _percent(ax.yaxis)
@@ -121,14 +136,18 @@ def learning(digest: Digest) -> Figure:
       ax.set_yscale('log')
       ax.yaxis.set_major_formatter('{x:g}')
     else:
-      top = 1.0 if 'traces right' in title else max(line.high.max() for line in lines.values()) or 1.0
+      top = (
+        1.0 if 'traces right' in title else max(line.high.max() for line in lines.values()) or 1.0
+      )
       ax.set_ylim(-0.025 * top, 1.05 * top)
     _percent(ax.xaxis)
   for ax in axes[len(panels) :]:
     ax.remove()
   for ax in axes[max(0, len(panels) - 3) : len(panels)]:
     ax.set_xlabel("share of the stage's updates, %", fontsize=9, color=INK)
-  _arm_legend(figure, digest, {arm: f'{arm} ({digest.updates[arm]:,} updates)' for arm in digest.arms})
+  _arm_legend(
+    figure, digest, {arm: f'{arm} ({digest.updates[arm]:,} updates)' for arm in digest.arms}
+  )
   return figure
 
 
@@ -139,11 +158,16 @@ def modules(digest: Digest) -> Figure:
   # Both panels get rows of the same height: the shorter one leaves the rest of its column free.
   mosaic, ratios = [list(digest.modules)], [1]
   if min(heights) < max(heights):
-    mosaic.append([metric if len(rows) == max(heights) else '.' for metric, rows in digest.modules.items()])
+    mosaic.append(
+      [metric if len(rows) == max(heights) else '.' for metric, rows in digest.modules.items()]
+    )
     ratios = [min(heights), max(heights) - min(heights)]
   for metric, ax in figure.subplot_mosaic(mosaic, height_ratios=ratios).items():
     rows = digest.modules[metric]
-    order = lambda name: (-rows[name][digest.arms[0]].value if digest.arms[0] in rows[name] else 1.0, name)
+    order = lambda name: (
+      -rows[name][digest.arms[0]].value if digest.arms[0] in rows[name] else 1.0,
+      name,
+    )
     names = sorted(rows, key=order)
     _bare(ax, 'x')
     for y in range(0, len(names), 2):
@@ -154,7 +178,12 @@ def modules(digest: Digest) -> Figure:
     ax.tick_params(axis='y', length=0)
     ax.set_ylim(len(names) - 0.5, -0.5)
     _percent(ax.xaxis)
-    ax.set_title(f'{metric.removesuffix("_accuracy")} modules: steps right, %', fontsize=9, color=INK, loc='left')
+    ax.set_title(
+      f'{metric.removesuffix("_accuracy")} modules: steps right, %',
+      fontsize=9,
+      color=INK,
+      loc='left',
+    )
   _arm_legend(figure, digest)
   return figure
 
@@ -178,7 +207,9 @@ def why(digest: Digest) -> Figure:
   for ax in axes[len(digest.columns) :]:
     ax.remove()
   handles = [Patch(color=colour, label=label) for label, colour, _ in OUTCOMES.values()]
-  figure.legend(handles=handles, loc='outside upper left', ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+  figure.legend(
+    handles=handles, loc='outside upper left', ncols=2, frameon=False, fontsize=9, labelcolor=INK
+  )
   figure.supxlabel('share of greedy traces, %', fontsize=9, color=INK)
   return figure
 
@@ -191,7 +222,7 @@ def _figure(height: float) -> Figure:
 
 
 def _grid(
-    n_rows: int, n_columns: int, height: float, grid: str = 'y', sharey: bool = False
+  n_rows: int, n_columns: int, height: float, grid: str = 'y', sharey: bool = False
 ) -> tuple[Figure, list[Any]]:
   """A figure and its axes in reading order."""
   figure = _figure(height)
@@ -220,11 +251,22 @@ def _percent(axis: Any, every: int = 25) -> None:
 
 
 def _points(
-    ax: Any, digest: Digest, arm: str, estimates: list[Estimate | None], spread: float, sideways: bool = False
+  ax: Any,
+  digest: Digest,
+  arm: str,
+  estimates: list[Estimate | None],
+  spread: float,
+  sideways: bool = False,
 ) -> None:
   """An arm's estimates at 0, 1, 2, ... with their intervals, beside those of the other arms; nothing for None."""
-  beside = spread * (digest.arms.index(arm) / max(1, len(digest.arms) - 1) - 0.5) if len(digest.arms) > 1 else 0.0
-  at, shown = zip(*((i + beside, e) for i, e in enumerate(estimates) if e)) if any(estimates) else ((), ())
+  beside = (
+    spread * (digest.arms.index(arm) / max(1, len(digest.arms) - 1) - 0.5)
+    if len(digest.arms) > 1
+    else 0.0
+  )
+  at, shown = (
+    zip(*((i + beside, e) for i, e in enumerate(estimates) if e)) if any(estimates) else ((), ())
+  )
   values, low, high = ([100 * getattr(e, name) for e in shown] for name in ('value', 'low', 'high'))
   bars = ax.hlines if sideways else ax.vlines
   bars(at, low, high, color=digest.colour(arm), linewidth=1.6, alpha=0.75)
@@ -241,7 +283,9 @@ def _marker(digest: Digest, arm: str) -> str:
 def _line_style(digest: Digest, arm: str, n_points: int) -> dict[str, Any]:
   """Markers only where a line has so few points that they help."""
   marker = _marker(digest, arm) if n_points <= 15 else None
-  return dict(marker=marker, markersize=3.5, linestyle='--' if digest.arms.index(arm) >= len(COLOURS) else '-')
+  return dict(
+    marker=marker, markersize=3.5, linestyle='--' if digest.arms.index(arm) >= len(COLOURS) else '-'
+  )
 
 
 def _arm_legend(figure: Figure, digest: Digest, labels: dict[str, str] | None = None) -> None:
@@ -253,21 +297,41 @@ def _arm_legend(figure: Figure, digest: Digest, labels: dict[str, str] | None = 
     handles.append(Line2D([], [], color=digest.colour(arm), linewidth=1.6, label=label, **style))
   n_columns = min(len(labels), max(1, 130 // (8 + max(map(len, labels.values())))))
   figure.set_figheight(figure.get_figheight() + 0.22 * math.ceil(len(labels) / n_columns))
-  figure.legend(handles=handles, loc='outside upper left', ncols=n_columns, frameon=False, fontsize=9, labelcolor=INK)
+  figure.legend(
+    handles=handles,
+    loc='outside upper left',
+    ncols=n_columns,
+    frameon=False,
+    fontsize=9,
+    labelcolor=INK,
+  )
 
 
 def _stack(ax: Any, y: int, outcomes: Outcomes) -> None:
   left = 0.0
   for name, share in outcomes._asdict().items():
     _, colour, ink = OUTCOMES[name]
-    ax.barh(y, 100 * share, left=100 * left, height=0.78, color=colour, edgecolor='white', linewidth=0.6)
+    ax.barh(
+      y, 100 * share, left=100 * left, height=0.78, color=colour, edgecolor='white', linewidth=0.6
+    )
     if share >= 0.12:  # narrower ones have no room for their number
-      ax.text(100 * (left + share / 2), y, f'{100 * share:.0f}', ha='center', va='center', fontsize=7.5, color=ink)
+      ax.text(
+        100 * (left + share / 2),
+        y,
+        f'{100 * share:.0f}',
+        ha='center',
+        va='center',
+        fontsize=7.5,
+        color=ink,
+      )
     left += share
 
 
 def _spans_decades(lines: dict[str, Any]) -> bool:
-  low, high = min(line.low.min() for line in lines.values()), max(line.high.max() for line in lines.values())
+  low, high = (
+    min(line.low.min() for line in lines.values()),
+    max(line.high.max() for line in lines.values()),
+  )
   return low > 0 and high / low > 20
 
 

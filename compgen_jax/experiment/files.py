@@ -49,7 +49,9 @@ def open_workdir(workdir: str | os.PathLike, config: Config) -> tuple[pathlib.Pa
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / '.lock', 'a')
   except OSError as e:
-    raise ConfigError(f'workdir={str(workdir)!r}: a folder that can be written is wanted ({e.strerror})') from e
+    raise ConfigError(
+      f'workdir={str(workdir)!r}: a folder that can be written is wanted ({e.strerror})'
+    ) from e
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as e:
@@ -65,7 +67,9 @@ def require_config(folder: pathlib.Path, config: Config, may_differ: tuple[str, 
   try:
     held = json.loads((folder / 'config.json').read_text())
   except (json.JSONDecodeError, OSError) as e:
-    raise ConfigError(f'workdir={str(folder)!r}: its config.json is not readable; legal is another folder') from e
+    raise ConfigError(
+      f'workdir={str(folder)!r}: its config.json is not readable; legal is another folder'
+    ) from e
   wanted = json.loads(json.dumps(to_dict(config)))
   for section in may_differ:
     held.pop(section, None), wanted.pop(section, None)
@@ -73,7 +77,7 @@ def require_config(folder: pathlib.Path, config: Config, may_differ: tuple[str, 
   if difference:
     path, there, here = difference
     raise ConfigError(
-        f'workdir={str(folder)!r}: it holds another config ({path}={there!r} there, {here!r} here); legal is another folder'
+      f'workdir={str(folder)!r}: it holds another config ({path}={there!r} there, {here!r} here); legal is another folder'
     )
 
 

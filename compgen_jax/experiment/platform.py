@@ -40,7 +40,9 @@ class Work:
 def division_of_work(d_model: int, block_rows: int) -> Work:
   """The division that suits this platform and model width; `block_rows` of the user's, or 0."""
   if jax.default_backend() == 'cpu':
-    return Work(row_columns=144, block_rows=(block_rows or 3, 1), rollout_rows=max(16, d_model // 4), chunk=72)
+    return Work(
+      row_columns=144, block_rows=(block_rows or 3, 1), rollout_rows=max(16, d_model // 4), chunk=72
+    )
   return Work(row_columns=256, block_rows=(block_rows or 256,), rollout_rows=0, chunk=0)
 
 

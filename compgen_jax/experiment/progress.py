@@ -34,7 +34,11 @@ class Progress:
 
 def _duration(seconds: float) -> str:
   seconds = int(seconds)
-  return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m' if seconds >= 3600 else f'{seconds // 60}m{seconds % 60:02d}s'
+  return (
+    f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'
+    if seconds >= 3600
+    else f'{seconds // 60}m{seconds % 60:02d}s'
+  )
 
 
 def say(text: str) -> None:

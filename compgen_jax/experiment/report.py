@@ -8,7 +8,8 @@ import html
 import io
 import json
 import pathlib
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from compgen_jax.config import Config, to_dict
 from compgen_jax.experiment import files
@@ -52,7 +53,9 @@ dt { color: var(--soft); } dd { margin: 0; }
 """
 
 
-def write(folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
+def write(
+  folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], result: dict[str, Any]
+) -> None:
   """Writes report.html and figures/*.png into `folder`.
 
   Args:
@@ -72,24 +75,31 @@ def page(d: Digest, config: Config, result: dict[str, Any], figures: list[str]) 
   others = (_cells_table(d, config, _caption(metric), cells) for metric, cells in d.others.items())
   title = f'{result["experiment"]}: results'
   parts = [
-      f'<h1>{_e(title)}</h1>',
-      f'<p class="lead">{_e(headline(d.contrasts))}</p>',
-      f'<p class="note">{_e(scope(result))}</p>',
-      '<h2>Accuracy</h2>',
-      _cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy),
-      _details('Strict accuracy, structure, pass@k', ''.join(others)),
-      *(['<h2>Contrasts</h2>', _contrasts_table(d.contrasts)] if d.contrasts else []),
-      '<h2>Figures</h2>',
-      *figures,
-      *([] if not d.modules else ['<h2>Modules</h2>', *(_modules_table(d, metric) for metric in d.modules)]),
-      '<h2>How it was made</h2>',
-      _provenance(result),
-      _details('The resolved config', f'<pre>{_e(json.dumps(to_dict(config), indent=2, ensure_ascii=False))}</pre>'),
+    f'<h1>{_e(title)}</h1>',
+    f'<p class="lead">{_e(headline(d.contrasts))}</p>',
+    f'<p class="note">{_e(scope(result))}</p>',
+    '<h2>Accuracy</h2>',
+    _cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy),
+    _details('Strict accuracy, structure, pass@k', ''.join(others)),
+    *(['<h2>Contrasts</h2>', _contrasts_table(d.contrasts)] if d.contrasts else []),
+    '<h2>Figures</h2>',
+    *figures,
+    *(
+      []
+      if not d.modules
+      else ['<h2>Modules</h2>', *(_modules_table(d, metric) for metric in d.modules)]
+    ),
+    '<h2>How it was made</h2>',
+    _provenance(result),
+    _details(
+      'The resolved config',
+      f'<pre>{_e(json.dumps(to_dict(config), indent=2, ensure_ascii=False))}</pre>',
+    ),
   ]
   head = (
-      '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-      '<meta name="viewport" content="width=device-width, initial-scale=1">'
-      f'<title>{_e(title)}</title><style>{STYLE}</style></head>\n<body>\n'
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{_e(title)}</title><style>{STYLE}</style></head>\n<body>\n'
   )
   return head + '\n'.join(parts) + '\n</body></html>\n'
 
@@ -104,14 +114,16 @@ def headline(contrasts: Sequence[Contrast]) -> str:
     return 'This experiment compares no arms by itself; the table of accuracies is its result.'
   clauses = []
   for side, words in (
-      ('above zero', 'a 95 % interval above zero'),
-      ('below zero', 'a 95 % interval below zero'),
-      ('includes zero', 'a 95 % interval that includes zero'),
-      ('no width', 'an interval without width, from which nothing follows'),
+    ('above zero', 'a 95 % interval above zero'),
+    ('below zero', 'a 95 % interval below zero'),
+    ('includes zero', 'a 95 % interval that includes zero'),
+    ('no width', 'an interval without width, from which nothing follows'),
   ):
     mine = [c for c in differences if c.side == side]
     if mine or side != 'no width':
-      clauses.append(f'{len(mine) or "none"} {"has" if len(mine) < 2 else "have"} {words}{_named(mine)}')
+      clauses.append(
+        f'{len(mine) or "none"} {"has" if len(mine) < 2 else "have"} {words}{_named(mine)}'
+      )
   subject = f'Of {len(differences)} differences' if len(differences) > 1 else 'Of 1 difference'
   return f'{subject} in accuracy, {", ".join(clauses[:-1])}, and {clauses[-1]}.'
 
@@ -120,10 +132,14 @@ def scope(result: dict[str, Any]) -> str:
   """What the intervals are over, and what they therefore do not say."""
   seeds = result['seeds']
   if len(seeds) == 1:
-    text = f'One seed ({seeds[0]}): intervals are over problems and say how well this run is measured, '
+    text = (
+      f'One seed ({seeds[0]}): intervals are over problems and say how well this run is measured, '
+    )
     text += 'not how another seed would turn out.'
   else:
-    text = f'{len(seeds)} seeds ({", ".join(map(str, seeds))}): intervals are over seeds (Student’s t).'
+    text = (
+      f'{len(seeds)} seeds ({", ".join(map(str, seeds))}): intervals are over seeds (Student’s t).'
+    )
   if len(result['contrasts']) > 1:
     text += f' They are not adjusted for the number of contrasts, {len(result["contrasts"])}.'
   return text
@@ -154,8 +170,8 @@ def _figures(folder: pathlib.Path, d: Digest) -> list[str]:
     (folder / 'figures' / f'{drawing.name}.png').write_bytes(buffer.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
     parts.append(
-        f'<figure id="{drawing.name}"><img alt="{_e(drawing.caption)}" src="data:image/png;base64,{data}">'
-        f'<figcaption>{_e(drawing.caption)}</figcaption></figure>'
+      f'<figure id="{drawing.name}"><img alt="{_e(drawing.caption)}" src="data:image/png;base64,{data}">'
+      f'<figcaption>{_e(drawing.caption)}</figcaption></figure>'
     )
   return parts
 
@@ -164,8 +180,8 @@ def _caption(metric: str) -> str:
   if metric.startswith('pass@'):
     return f'{metric}: problems with a right answer among k = {metric[5:]} sampled traces, %'
   known = {
-      'strict_accuracy': 'Strict accuracy: answer, structure, every operand and every result right, % (greedy)',
-      'structure_accuracy': 'Structure: the right modules in the right order, % (greedy)',
+    'strict_accuracy': 'Strict accuracy: answer, structure, every operand and every result right, % (greedy)',
+    'structure_accuracy': 'Structure: the right modules in the right order, % (greedy)',
   }
   return known.get(metric, f'{metric}, %')
 
@@ -177,8 +193,12 @@ def _cells_table(d: Digest, config: Config, caption: str, cells: dict[Cell, Esti
   n = {c: {cells[arm, *c].n for arm in arms if (arm, *c) in cells} for c in columns}
   splits = list(dict.fromkeys(split for split, _ in columns))
   width = {split: sum(s == split for s, _ in columns) for split in splits}
-  top = ''.join(f'<th scope="colgroup" colspan="{width[split]}">{_e(split)}</th>' for split in splits)
-  depths = ''.join(f'<th scope="col">depth {c[1]}{_small("n = " + _joined(n[c]))}</th>' for c in columns)
+  top = ''.join(
+    f'<th scope="colgroup" colspan="{width[split]}">{_e(split)}</th>' for split in splits
+  )
+  depths = ''.join(
+    f'<th scope="col">depth {c[1]}{_small("n = " + _joined(n[c]))}</th>' for c in columns
+  )
   body = ''
   for arm in arms:
     values = ''.join(f'<td>{_estimate(cells.get((arm, *c)), len(n[c]) > 1)}</td>' for c in columns)
@@ -189,7 +209,11 @@ def _cells_table(d: Digest, config: Config, caption: str, cells: dict[Cell, Esti
 
 def _contrasts_table(contrasts: Sequence[Contrast]) -> str:
   names = ('value', '95 % interval', 'reading', 'over', 'problems')
-  head = '<tr><th class="first">contrast</th>' + ''.join(f'<th scope="col">{name}</th>' for name in names) + '</tr>'
+  head = (
+    '<tr><th class="first">contrast</th>'
+    + ''.join(f'<th scope="col">{name}</th>' for name in names)
+    + '</tr>'
+  )
   body = ''
   for c in contrasts:
     cells = (*c.written, c.side if c.is_difference else 'a level', c.over, c.n)
@@ -209,22 +233,26 @@ def _modules_table(d: Digest, metric: str) -> str:
   name = metric.removesuffix('_accuracy')
   over = _over(e for row in modules.values() for e in row.values())
   caption = (
-      f'Steps right given what the trace says before them, %, over well-structured traces of {", ".join(d.unseen)}; '
-      f'n counts steps per seed; 95 % intervals over {over}'
+    f'Steps right given what the trace says before them, %, over well-structured traces of {", ".join(d.unseen)}; '
+    f'n counts steps per seed; 95 % intervals over {over}'
   )
   return _details(f'{name.capitalize()} modules', _table(caption, head, body))
 
 
 def _provenance(result: dict[str, Any]) -> str:
   entries = {
-      'command': f'<code>{_e(result["command"])}</code>',
-      'commit': _e(result['commit'] or 'not run from a git checkout'),
-      'hardware': _e(result['hardware']),
-      'versions': _e(', '.join(f'{name} {version}' for name, version in result['versions'].items())),
-      'seeds': _e(', '.join(map(str, result['seeds']))),
-      'wall time': f'{result["wall_time_s"] / 60:.1f} min',
+    'command': f'<code>{_e(result["command"])}</code>',
+    'commit': _e(result['commit'] or 'not run from a git checkout'),
+    'hardware': _e(result['hardware']),
+    'versions': _e(', '.join(f'{name} {version}' for name, version in result['versions'].items())),
+    'seeds': _e(', '.join(map(str, result['seeds']))),
+    'wall time': f'{result["wall_time_s"] / 60:.1f} min',
   }
-  return '<dl>' + ''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in entries.items()) + '</dl>'
+  return (
+    '<dl>'
+    + ''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in entries.items())
+    + '</dl>'
+  )
 
 
 def _table(caption: str, head: str, body: str) -> str:
@@ -242,7 +270,9 @@ def _key(d: Digest, arm: str) -> str:
 
 def _origin(config: Config, arm: str) -> str:
   stage = config.stages[arm]
-  return f'{stage.kind}{" from " + stage.init_from if stage.init_from else ""}, {stage.steps:,} updates'
+  return (
+    f'{stage.kind}{" from " + stage.init_from if stage.init_from else ""}, {stage.steps:,} updates'
+  )
 
 
 def _estimate(e: Estimate | None, with_n: bool) -> str:
@@ -259,7 +289,13 @@ def _small(text: str) -> str:
 def _over(estimates: Iterable[Estimate]) -> str:
   kinds = {e.over for e in estimates}
   others = ', '.join(sorted(kinds - {'seeds'}))
-  return others if 'seeds' not in kinds else f'seeds (over {others} where all seeds agree)' if others else 'seeds'
+  return (
+    others
+    if 'seeds' not in kinds
+    else f'seeds (over {others} where all seeds agree)'
+    if others
+    else 'seeds'
+  )
 
 
 def _joined(values: Iterable[Any]) -> str:

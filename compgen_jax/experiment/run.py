@@ -12,8 +12,8 @@ from compgen_jax.config import Config
 from compgen_jax.experiment import files, platform, report, stages, summary
 from compgen_jax.experiment.evaluate import Evaluator
 from compgen_jax.experiment.progress import say
-from compgen_jax.model.transformer import Model
 from compgen_jax.learning.state import AXIS, Setup
+from compgen_jax.model.transformer import Model
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.support import Support
 
@@ -25,7 +25,10 @@ def build_supports(config: Config) -> dict[str, Support]:
     ConfigError: a support is empty or holds fewer compositions than asked for.
   """
   try:
-    return {name: support_lib.build(name, c, config.task, config.pools) for name, c in config.supports.items()}
+    return {
+      name: support_lib.build(name, c, config.task, config.pools)
+      for name, c in config.supports.items()
+    }
   except support_lib.EmptySupportError as e:
     raise config_lib.ConfigError(str(e)) from e
 
@@ -35,7 +38,9 @@ def build_setup(config: Config, n_devices: int) -> Setup:
   task = config.task
   work = platform.division_of_work(config.model.d_model, config.run.block_rows)
   model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
-  rows = dict(row_columns=work.row_columns, block_rows=work.block_rows, rollout_rows=work.rollout_rows)
+  rows = dict(
+    row_columns=work.row_columns, block_rows=work.block_rows, rollout_rows=work.rollout_rows
+  )
   return Setup(task, model, None, (), n_devices, **rows)
 
 
@@ -83,7 +88,11 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
       parent = params.get(config.stages[name].init_from)
       params[name] = jax.device_put(stages.run(stage, parent, evaluator), replicated)
       evaluations[name] = stages.read_evaluation(stage)
-    rows = [row for name in evaluations for row in files.read_jsonl(folder / 'stages' / name / 'curve.jsonl') + evaluations[name].rows]
+    rows = [
+      row
+      for name in evaluations
+      for row in files.read_jsonl(folder / 'stages' / name / 'curve.jsonl') + evaluations[name].rows
+    ]
     files.write_jsonl(folder / 'results.jsonl', rows)
     wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
     result = summary.summarise(config, evaluations, wall_s)

@@ -5,7 +5,8 @@ import json
 import pathlib
 import time
 import zlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,13 @@ from compgen_jax.learning.state import SEEDS, Setup, Source, TrainState, create,
 from compgen_jax.task.support import Support
 
 SHOWN = ('loss', 'reward', 'entropy')
-MAY_DIFFER = ('experiment', 'supports', 'eval', 'contrasts', 'run')  # between a config and that of the parameters it reads
+MAY_DIFFER = (
+  'experiment',
+  'supports',
+  'eval',
+  'contrasts',
+  'run',
+)  # between a config and that of the parameters it reads
 
 
 class DivergedError(RuntimeError):
@@ -51,7 +58,9 @@ def is_finished(folder: pathlib.Path) -> bool:
   return (folder / 'evaluation.json').exists()
 
 
-def build(name: str, config: Config, base: Setup, supports: dict[str, Support], workdir: pathlib.Path) -> Stage:
+def build(
+  name: str, config: Config, base: Setup, supports: dict[str, Support], workdir: pathlib.Path
+) -> Stage:
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage = config.stages[name]
   section = getattr(config, stage.kind)
@@ -59,8 +68,15 @@ def build(name: str, config: Config, base: Setup, supports: dict[str, Support], 
   learning_rate = optimizer.schedule(peak, section.warmup, stage.steps, section.schedule)
   tx = optimizer.make(config.optimizer, section.optimizer, learning_rate)
   n_seeds = len(config.all_seeds) if platform.vmap_seeds() else 1
-  sources = tuple(Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name)))
-  return Stage(name, config, dataclasses.replace(base, tx=tx, sources=sources, n_seeds=n_seeds), workdir / 'stages' / name)
+  sources = tuple(
+    Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name))
+  )
+  return Stage(
+    name,
+    config,
+    dataclasses.replace(base, tx=tx, sources=sources, n_seeds=n_seeds),
+    workdir / 'stages' / name,
+  )
 
 
 def step_function(stage: Stage) -> Callable:
@@ -92,10 +108,14 @@ def updates(stage: Stage) -> Callable:
   one `shard_map`: devices meet only where a step sums over the batch.
   """
   # Under jit, so that it is traced once for its shapes and for the loop.
-  one = jax.jit(over_seeds(step_function(stage), len(stage.config.all_seeds), stage.setup.n_seeds > 1))
+  one = jax.jit(
+    over_seeds(step_function(stage), len(stage.config.all_seeds), stage.setup.n_seeds > 1)
+  )
 
   def run(state, keys, parent, n):
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state, keys, parent)[1])
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state, keys, parent)[1]
+    )
 
     def body(_, carry):
       state, sums = carry
@@ -112,7 +132,9 @@ def initial_state(stage: Stage, parent: Any | None) -> tuple[TrainState, Any]:
   """The state before the first update and the parameters it starts from, with a leading seed axis."""
   seeds = jnp.asarray(stage.config.all_seeds)
   if parent is None:
-    init = lambda seed: stage.setup.model.init_params(jax.random.fold_in(jax.random.key(seed), zlib.crc32(b'init')))
+    init = lambda seed: stage.setup.model.init_params(
+      jax.random.fold_in(jax.random.key(seed), zlib.crc32(b'init'))
+    )
     parent = jax.jit(jax.vmap(init))(seeds)
   # Copied, because the loop takes the state's memory over.
   state = jax.jit(jax.vmap(lambda p: create(stage.setup, jax.tree.map(jnp.copy, p))))(parent)
@@ -143,7 +165,9 @@ def run(stage: Stage, parent: Any | None, evaluator: Evaluator) -> Any:
     evaluation = evaluator(state.params, stage.name, stage.steps, final=True)
     files.write_json(stage.folder / 'evaluation.json', evaluation._asdict())
   elif latest != stage.steps:
-    raise CheckpointError(f'{stage.folder}: its evaluation is there but its checkpoint {stage.steps} is not')
+    raise CheckpointError(
+      f'{stage.folder}: its evaluation is there but its checkpoint {stage.steps} is not'
+    )
   checkpoints.close()
   return state.params
 
@@ -164,22 +188,32 @@ def trained_params(stage: Stage) -> Any:
   return params
 
 
-def _train(stage: Stage, state: TrainState, parent, checkpoints: StageCheckpoints, evaluator: Evaluator) -> TrainState:
+def _train(
+  stage: Stage, state: TrainState, parent, checkpoints: StageCheckpoints, evaluator: Evaluator
+) -> TrainState:
   config = stage.config
   done = int(state.step[0])
   curve = [row for row in files.read_jsonl(stage.folder / 'curve.jsonl') if row['step'] <= done]
   history = [row for row in files.read_jsonl(stage.folder / 'metrics.jsonl') if row['step'] <= done]
   if done == 0:
-    say(f'{stage.name}: {stage.steps} updates{", from " + config.stages[stage.name].init_from if config.stages[stage.name].init_from else ""}')
+    say(
+      f'{stage.name}: {stage.steps} updates{", from " + config.stages[stage.name].init_from if config.stages[stage.name].init_from else ""}'
+    )
   elif done < stage.steps:
     say(f'{stage.name}: continues at update {done} of {stage.steps}')
   purpose = jnp.uint32(zlib.crc32(stage.name.encode()))
-  keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(jnp.asarray(config.all_seeds))
+  keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(
+    jnp.asarray(config.all_seeds)
+  )
   advance = updates(stage)
   progress = Progress(stage.name, stage.steps, done)
   started = time.monotonic() - (history[-1]['seconds'] if history else 0.0)
   while done < stage.steps:
-    n = min(_until(done, config.run.steps_per_call), _until(done, config.run.checkpoint_every), stage.steps - done)
+    n = min(
+      _until(done, config.run.steps_per_call),
+      _until(done, config.run.checkpoint_every),
+      stage.steps - done,
+    )
     if config.eval.every:
       n = min(n, _until(done, config.eval.every))
     state, metrics = advance(state, keys, parent, n)
@@ -187,10 +221,13 @@ def _train(stage: Stage, state: TrainState, parent, checkpoints: StageCheckpoint
     metrics = {name: np.asarray(value).astype(float) for name, value in metrics.items()}
     if np.any(metrics.pop('finite') < 1.0):
       raise DivergedError(
-          f'{stage.name}: NaN or infinity within updates {done - n + 1} to {done}; the last good checkpoint stays '
-          f'(try a lower {config.stages[stage.name].kind}.lr or a longer warmup)'
+        f'{stage.name}: NaN or infinity within updates {done - n + 1} to {done}; the last good checkpoint stays '
+        f'(try a lower {config.stages[stage.name].kind}.lr or a longer warmup)'
       )
-    history.append({'step': done, 'seconds': time.monotonic() - started} | {k: list(v) for k, v in metrics.items()})
+    history.append(
+      {'step': done, 'seconds': time.monotonic() - started}
+      | {k: list(v) for k, v in metrics.items()}
+    )
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
     if config.eval.every and done % config.eval.every == 0 and done < stage.steps:
       curve += evaluator(state.params, stage.name, done, final=False).rows

@@ -35,7 +35,9 @@ def interval(per_seed: np.ndarray, per_item: np.ndarray) -> tuple[float, float, 
   return mean, mean - half, mean + half, 'problems'
 
 
-def contrast(config: Config, evaluations: dict[str, Evaluation], name: str, terms) -> dict[str, Any]:
+def contrast(
+  config: Config, evaluations: dict[str, Evaluation], name: str, terms
+) -> dict[str, Any]:
   """A weighted sum of accuracies, in accuracy points (percent), with its interval.
 
   A term of depth 0 is the mean over its split's depths. Problems of different splits or depths are paired by their
@@ -44,10 +46,20 @@ def contrast(config: Config, evaluations: dict[str, Evaluation], name: str, term
   total = 0.0
   for weight, arm, split, depth in terms:
     depths = [depth] if depth else config.supports[config.eval.splits[split]].depths
-    items = np.mean([np.asarray(evaluations[arm].items[f'{split}/{d}'], float) for d in depths], axis=0)
+    items = np.mean(
+      [np.asarray(evaluations[arm].items[f'{split}/{d}'], float) for d in depths], axis=0
+    )
     total = total + 100.0 * weight * items  # [seeds, n]
   mean, low, high, over = interval(np.mean(total, axis=1), total)
-  return dict(name=name, value=mean, low=low, high=high, n_seeds=total.shape[0], n_problems=total.shape[1], interval=over)
+  return dict(
+    name=name,
+    value=mean,
+    low=low,
+    high=high,
+    n_seeds=total.shape[0],
+    n_problems=total.shape[1],
+    interval=over,
+  )
 
 
 def table(config: Config, evaluations: dict[str, Evaluation]) -> list[dict[str, Any]]:
@@ -65,9 +77,17 @@ def table(config: Config, evaluations: dict[str, Evaluation]) -> list[dict[str, 
         if (row['split'], row['depth']) == (split, int(depth)) and 'module' not in row:
           means.setdefault(row['metric'], []).append(row['value'])
       entries.append(
-          dict(arm=arm, split=split, depth=int(depth), n=values.shape[1], low=max(low, 0.0), high=min(high, 1.0), interval=over)
-          | {metric: float(np.mean(v)) for metric, v in means.items()}
-          | {'accuracy': mean}
+        dict(
+          arm=arm,
+          split=split,
+          depth=int(depth),
+          n=values.shape[1],
+          low=max(low, 0.0),
+          high=min(high, 1.0),
+          interval=over,
+        )
+        | {metric: float(np.mean(v)) for metric, v in means.items()}
+        | {'accuracy': mean}
       )
   return entries
 
@@ -75,15 +95,15 @@ def table(config: Config, evaluations: dict[str, Evaluation]) -> list[dict[str, 
 def summarise(config: Config, evaluations: dict[str, Evaluation], wall_s: float) -> dict[str, Any]:
   """What summary.json holds."""
   return dict(
-      experiment=config.experiment,
-      seeds=list(config.all_seeds),
-      contrasts=[contrast(config, evaluations, name, terms) for name, terms in config.contrasts],
-      table=table(config, evaluations),
-      wall_time_s=round(wall_s, 1),
-      commit=commit(),
-      command=command(),
-      hardware=platform.hardware(),
-      versions={name: __import__(name).__version__ for name in ('jax', 'flax', 'optax')},
+    experiment=config.experiment,
+    seeds=list(config.all_seeds),
+    contrasts=[contrast(config, evaluations, name, terms) for name, terms in config.contrasts],
+    table=table(config, evaluations),
+    wall_time_s=round(wall_s, 1),
+    commit=commit(),
+    command=command(),
+    hardware=platform.hardware(),
+    versions={name: __import__(name).__version__ for name in ('jax', 'flax', 'optax')},
   )
 
 
@@ -91,7 +111,9 @@ def command() -> str:
   """The command that ran this, as one would type it at the top of the checkout; paths below the working folder relative."""
   here = str(pathlib.Path.cwd()) + '/'
   module = pathlib.Path(sys.argv[0])
-  program = f'python -m compgen_jax.{module.stem}' if module.parent.name == 'compgen_jax' else module.name
+  program = (
+    f'python -m compgen_jax.{module.stem}' if module.parent.name == 'compgen_jax' else module.name
+  )
   return ' '.join([program, *(shlex.quote(arg.replace(here, '')) for arg in sys.argv[1:])])
 
 
@@ -111,15 +133,21 @@ def table_text(summary: dict[str, Any]) -> str:
   width = max(len(arm) for arm in arms) + 2
   lines = ['', 'accuracy, %'.ljust(width) + ''.join(f'{s} {d}'.rjust(11) for s, d in columns)]
   for arm in arms:
-    lines.append(arm.ljust(width) + ''.join(f'{100 * cell[arm, s, d]["accuracy"]:11.1f}' for s, d in columns))
+    lines.append(
+      arm.ljust(width) + ''.join(f'{100 * cell[arm, s, d]["accuracy"]:11.1f}' for s, d in columns)
+    )
   if summary['contrasts']:
     wide = max(len(c['name']) for c in summary['contrasts']) + 2
     lines += ['', 'contrast, accuracy points'.ljust(wide) + '   value       95 % interval']
     for c in summary['contrasts']:
-      lines.append(f'{c["name"].ljust(wide)}{c["value"]:+8.1f}   [{c["low"]:+.1f}, {c["high"]:+.1f}] over {c["interval"]}')
+      lines.append(
+        f'{c["name"].ljust(wide)}{c["value"]:+8.1f}   [{c["low"]:+.1f}, {c["high"]:+.1f}] over {c["interval"]}'
+      )
   n = {e['n'] for e in summary['table']}
   lines.append('')
-  lines.append(f'n = {"/".join(map(str, sorted(n)))} problems per cell, seeds {summary["seeds"]}, {summary["wall_time_s"] / 60:.1f} min, {summary["hardware"]}')
+  lines.append(
+    f'n = {"/".join(map(str, sorted(n)))} problems per cell, seeds {summary["seeds"]}, {summary["wall_time_s"] / 60:.1f} min, {summary["hardware"]}'
+  )
   return '\n'.join(lines)
 
 
@@ -130,9 +158,15 @@ def commit() -> str | None:
   Kept from the first call on, which a run makes when it starts: the work tree may go on while it runs.
   """
   folder = pathlib.Path(__file__).parent
-  git = lambda *args: subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, timeout=10)
+  git = lambda *args: subprocess.run(
+    ['git', *args], cwd=folder, capture_output=True, text=True, timeout=10
+  )
   try:
     head, status = git('rev-parse', 'HEAD'), git('status', '--porcelain', '--', str(folder.parent))
   except (OSError, subprocess.TimeoutExpired):
     return None
-  return head.stdout.strip() + ('+changes' if status.stdout.strip() else '') if head.returncode == 0 else None
+  return (
+    head.stdout.strip() + ('+changes' if status.stdout.strip() else '')
+    if head.returncode == 0
+    else None
+  )

@@ -33,7 +33,14 @@ def attempt(
   def block(rows):
     problems, prompts, ids = rows
     sampled = rollout(
-        setup.model, params, prompts, key, ids.reshape(-1), n_tokens=n_tokens, end=setup.task.end, temperature=temperature
+      setup.model,
+      params,
+      prompts,
+      key,
+      ids.reshape(-1),
+      n_tokens=n_tokens,
+      end=setup.task.end,
+      temperature=temperature,
     )
     problems = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), problems)
     return sampled, jax.vmap(lambda p, t: verify(p, t, setup.task))(problems, sampled.tokens)
@@ -42,7 +49,9 @@ def attempt(
   rows = jax.tree.map(lambda x: x[order_Q], (problems, prompts_QxP, row_id_QxG))
   out = jax.lax.map(block, in_blocks(rows, -(-setup.rollout_rows // group)))
   back_Q = jnp.argsort(order_Q)
-  in_order = lambda x: x.reshape((n_prompts, group) + x.shape[2:])[back_Q].reshape((-1,) + x.shape[2:])
+  in_order = lambda x: x.reshape((n_prompts, group) + x.shape[2:])[back_Q].reshape(
+    (-1,) + x.shape[2:]
+  )
   return jax.tree.map(in_order, out)
 
 
@@ -63,10 +72,10 @@ def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
   the share of decoded columns that hold a token (the others come after a row's end)."""
   n_tokens = setup.sum(jnp.sum(e.rollout.mask))
   return {
-      'reward': setup.mean(e.verdict.answer),
-      'structure': setup.mean(e.verdict.structure),
-      'strict': setup.mean(e.verdict.strict),
-      'length': setup.mean(jnp.sum(e.rollout.mask, axis=1)),
-      'entropy': -setup.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
-      'decoded_useful': n_tokens / setup.sum(jnp.sum(e.rollout.decoded)),
+    'reward': setup.mean(e.verdict.answer),
+    'structure': setup.mean(e.verdict.structure),
+    'strict': setup.mean(e.verdict.strict),
+    'length': setup.mean(jnp.sum(e.rollout.mask, axis=1)),
+    'entropy': -setup.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
+    'decoded_useful': n_tokens / setup.sum(jnp.sum(e.rollout.decoded)),
   }

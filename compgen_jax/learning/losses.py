@@ -5,7 +5,7 @@ how the batch is laid out, split into blocks, or sharded.
 Shape letters: B rows (G samples of each of B / G prompts, neighbours in the batch), C trace columns, V vocabulary.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import chex
 import jax
@@ -21,7 +21,9 @@ def token_log_probs(logits_BxCxV: jax.Array, tokens_BxC: jax.Array) -> jax.Array
   chex.assert_type(logits_BxCxV, jnp.float32)
   # A comparison and a sum: the gradient of a gather would be a scatter.
   chosen = tokens_BxC[..., None] == jnp.arange(logits_BxCxV.shape[-1])
-  return jnp.sum(jnp.where(chosen, logits_BxCxV, 0.0), axis=-1) - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+  return jnp.sum(jnp.where(chosen, logits_BxCxV, 0.0), axis=-1) - jax.nn.logsumexp(
+    logits_BxCxV, axis=-1
+  )
 
 
 def entropy(logits_BxCxV: jax.Array) -> jax.Array:
@@ -30,7 +32,9 @@ def entropy(logits_BxCxV: jax.Array) -> jax.Array:
   return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
-def weights(mask_BxC: jax.Array, how: str, all_sum: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
+def weights(
+  mask_BxC: jax.Array, how: str, all_sum: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> jax.Array:
   """float32[B, C]: the weight of each token's loss such that the weighted sum over the whole batch is its average.
 
   `token`: mean over all tokens (DAPO, Yu et al. 2025, arXiv 2503.14476). `sequence`: mean over rows of the mean over a
@@ -87,7 +91,11 @@ def has_signal(reward_B: jax.Array, group: int) -> jax.Array:
 
 
 def policy_gradient(
-    log_prob_BxC: jax.Array, old_log_prob_BxC: jax.Array, advantage_BxC: jax.Array, clip_low: float, clip_high: float
+  log_prob_BxC: jax.Array,
+  old_log_prob_BxC: jax.Array,
+  advantage_BxC: jax.Array,
+  clip_low: float,
+  clip_high: float,
 ) -> jax.Array:
   """float32[B, C]: per-token surrogate -min(w A, clip(w, 1 - low, 1 + high) A), w = pi / pi_old.
 

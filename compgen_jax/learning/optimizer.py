@@ -81,10 +81,12 @@ def _muon(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradi
     return jax.tree.unflatten(structure, by_shape)
 
   return optax.chain(
-      contrib.scale_by_muon(ns_steps=0, eps=config.eps, weight_dimension_numbers=dimensions),  # momentum, of norm 1
-      optax.stateless(orthogonal),
-      optax.add_decayed_weights(config.weight_decay),
-      optax.scale_by_learning_rate(lambda step: config.muon_scale * learning_rate(step)),
+    contrib.scale_by_muon(
+      ns_steps=0, eps=config.eps, weight_dimension_numbers=dimensions
+    ),  # momentum, of norm 1
+    optax.stateless(orthogonal),
+    optax.add_decayed_weights(config.weight_decay),
+    optax.scale_by_learning_rate(lambda step: config.muon_scale * learning_rate(step)),
   )
 
 
@@ -99,7 +101,9 @@ def _clip(bound: float) -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+def make(
+  config: OptimizerConfig, name: str, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
   """Gradient clipping by global norm, then the optimizer.
 
   `adamw`: Loshchilov & Hutter 2019, arXiv 1711.05101. `muon`: orthogonalised momentum for the weight matrices at
@@ -107,7 +111,12 @@ def make(config: OptimizerConfig, name: str, learning_rate: optax.Schedule) -> o
   (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982).
   """
   adamw = lambda nesterov: optax.adamw(
-      learning_rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, nesterov=nesterov
+    learning_rate,
+    config.b1,
+    config.b2,
+    config.eps,
+    weight_decay=config.weight_decay,
+    nesterov=nesterov,
   )
   if name == 'muon':
     label = lambda path, leaf: 'muon' if is_matrix(path, leaf) else 'adamw'

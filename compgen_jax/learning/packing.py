@@ -33,7 +33,9 @@ def _first_fit(length_B: jax.Array, width: int) -> tuple[jax.Array, jax.Array, j
     here_B = jnp.arange(free_B.shape[0]) == row
     return free_B - here_B * length, (row, width - jnp.max(free_B * here_B))
 
-  free_B, (row_B, column_B) = jax.lax.scan(place, jnp.full(length_B.shape, width), length_B[order_B])
+  free_B, (row_B, column_B) = jax.lax.scan(
+    place, jnp.full(length_B.shape, width), length_B[order_B]
+  )
   back_B = jnp.argsort(order_B)
   return row_B[back_B], column_B[back_B], free_B
 
@@ -67,15 +69,21 @@ def pack(
   n_cells = -(-n_examples // (shards * multiple)) * multiple * width
   start_B = row_B // shards * width + column_GxE.reshape(-1)[:n_examples]
   start_B = jnp.where((length_B > 0) & (row_B % shards == shard), start_B, n_cells)
-  example_X = jnp.zeros((n_cells,), jnp.int32).at[start_B].set(jnp.arange(n_examples) + 1, mode='drop')
+  example_X = (
+    jnp.zeros((n_cells,), jnp.int32).at[start_B].set(jnp.arange(n_examples) + 1, mode='drop')
+  )
   cell_X = jnp.arange(n_cells)
-  start_X = jax.lax.cummax(jnp.where(example_X > 0, cell_X, 0))  # of the example that owns the cell, if one does
+  start_X = jax.lax.cummax(
+    jnp.where(example_X > 0, cell_X, 0)
+  )  # of the example that owns the cell, if one does
   example_X = example_X[start_X] - 1
   column_X = cell_X - start_X
   owned_X = (example_X >= 0) & (column_X < length_B[example_X])
   source_X = example_X * n_columns + first_B[example_X] + column_X
   source_X = jnp.where(owned_X, source_X, 0)
-  fill = lambda a: jnp.where(owned_X, a.reshape(-1)[source_X], jnp.zeros((), a.dtype)).reshape(-1, width)
+  fill = lambda a: jnp.where(owned_X, a.reshape(-1)[source_X], jnp.zeros((), a.dtype)).reshape(
+    -1, width
+  )
   document_NxW = jnp.where(owned_X, example_X + 1, 0).reshape(-1, width)
   n_rows = (jnp.sum(used_R) + shards - 1 - shard) // shards
   return Packed(jax.tree.map(fill, columns), document_NxW, n_rows.astype(jnp.int32))
@@ -108,5 +116,7 @@ def pack_traces(
   shifted = {name: jnp.pad(a, ((0, 0), (n_prompt - 1, 0))) for name, a in columns.items()}
   shifted |= dict(token=tokens[:, :-1], target=tokens[:, 1:])
   longest = tokens.shape[1] - 1
-  packed = pack(shifted, first_B, length_B, longest * max(1, round(width / longest)), multiple, shard, shards)
+  packed = pack(
+    shifted, first_B, length_B, longest * max(1, round(width / longest)), multiple, shard, shards
+  )
   return packed.columns | dict(document=packed.document), packed.n_rows

@@ -37,7 +37,7 @@ class RLConfig:
 
 
 def step(
-    state: TrainState, key: jax.Array, setup: Setup, config: RLConfig, reference
+  state: TrainState, key: jax.Array, setup: Setup, config: RLConfig, reference
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One batch of prompts: explore, judge, and `epochs` updates. `reference`: the stage's initial parameters (for KL)."""
   key = jax.random.fold_in(key, state.step)
@@ -56,7 +56,9 @@ def step(
   matters_B = (advantage_B != 0) | (config.kl > 0) | (config.entropy > 0)
   advantage_BxC = jnp.broadcast_to(advantage_B[:, None], weight_BxC.shape)
   columns = dict(old_log_prob=e.rollout.log_probs, advantage=advantage_BxC, weight=weight_BxC)
-  rows, n_rows = setup.pack(e.prompts, e.rollout.tokens, (weight_BxC > 0) & matters_B[:, None], columns)
+  rows, n_rows = setup.pack(
+    e.prompts, e.rollout.tokens, (weight_BxC > 0) & matters_B[:, None], columns
+  )
 
   def epoch(state, _):
     loss = lambda p, block: surrogate(p, block, setup, config, reference)
@@ -67,7 +69,10 @@ def step(
   new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)
   finite = jnp.min(metrics['finite'])
   metrics = {name: jnp.mean(value) for name, value in metrics.items()} | summary(e, setup)
-  return new._replace(step=state.step + 1), metrics | {'finite': finite, 'signal': setup.mean(signal_B)}
+  return new._replace(step=state.step + 1), metrics | {
+    'finite': finite,
+    'signal': setup.mean(signal_B),
+  }
 
 
 def surrogate(params, block: dict[str, jax.Array], setup: Setup, config: RLConfig, reference):
@@ -75,14 +80,21 @@ def surrogate(params, block: dict[str, jax.Array], setup: Setup, config: RLConfi
   counts_NxW = block['weight'] > 0
 
   def judge(p):
-    logits_NxWxV = setup.model.apply(p, block['token'], document_BxT=block['document']) / config.temperature
+    logits_NxWxV = (
+      setup.model.apply(p, block['token'], document_BxT=block['document']) / config.temperature
+    )
     # Targets without weight (prompts, padding) may be as good as impossible: kept away from every exp.
-    return logits_NxWxV, jnp.where(counts_NxW, losses.token_log_probs(logits_NxWxV, block['target']), 0.0)
+    return logits_NxWxV, jnp.where(
+      counts_NxW, losses.token_log_probs(logits_NxWxV, block['target']), 0.0
+    )
 
   logits_NxWxV, log_prob_NxW = judge(params)
   old, low, high = block['old_log_prob'], config.clip_low, config.clip_high
   loss_NxW = losses.policy_gradient(log_prob_NxW, old, block['advantage'], low, high)
-  outside_NxW = jnp.abs(jnp.clip(jnp.exp(log_prob_NxW - old), 1 - low, 1 + high) - jnp.exp(log_prob_NxW - old)) > 0
+  outside_NxW = (
+    jnp.abs(jnp.clip(jnp.exp(log_prob_NxW - old), 1 - low, 1 + high) - jnp.exp(log_prob_NxW - old))
+    > 0
+  )
   metrics = {'clipped': jnp.sum(outside_NxW * block['weight'])}
   if config.kl:
     kl_NxW = losses.kl_penalty(log_prob_NxW, jax.lax.stop_gradient(judge(reference)[1]))

@@ -32,7 +32,7 @@ class RFTConfig:
 
 
 def step(
-    state: TrainState, key: jax.Array, setup: Setup, config: RFTConfig, parent
+  state: TrainState, key: jax.Array, setup: Setup, config: RFTConfig, parent
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update on the correct ones among freshly sampled traces. `parent`: the stage's initial parameters."""
   key = jax.random.fold_in(key, state.step)

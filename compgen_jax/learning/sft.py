@@ -26,7 +26,9 @@ class SFTConfig:
   schedule: str
 
 
-def cross_entropy(params, block: dict[str, jax.Array], setup: Setup) -> tuple[jax.Array, dict[str, jax.Array]]:
+def cross_entropy(
+  params, block: dict[str, jax.Array], setup: Setup
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Weighted sum of the cross-entropy of traces given prompts.
 
   Args:
@@ -39,14 +41,18 @@ def cross_entropy(params, block: dict[str, jax.Array], setup: Setup) -> tuple[ja
     The loss, and metrics `loss` and `token_accuracy` (weighted sums as well).
   """
   logits_NxWxV = setup.model.apply(params, block['token'], document_BxT=block['document'])
-  barred = block['heads_only'][..., None] & (jnp.arange(logits_NxWxV.shape[-1]) < setup.model.n_content)
+  barred = block['heads_only'][..., None] & (
+    jnp.arange(logits_NxWxV.shape[-1]) < setup.model.n_content
+  )
   logits_NxWxV = jnp.where(barred, -1e30, logits_NxWxV)
   loss = -jnp.sum(losses.token_log_probs(logits_NxWxV, block['target']) * block['weight'])
   correct_NxW = argmax(logits_NxWxV) == block['target']
   return loss, {'loss': loss, 'token_accuracy': jnp.sum(correct_NxW * block['weight'])}
 
 
-def step(state: TrainState, key: jax.Array, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:
+def step(
+  state: TrainState, key: jax.Array, setup: Setup
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update on fresh problems of every source."""
   key = jax.random.fold_in(key, state.step)
   _, _, rendered = sample_problems(key, setup)
@@ -59,6 +65,8 @@ def step(state: TrainState, key: jax.Array, setup: Setup) -> tuple[TrainState, d
 
   # Learn.
   rows, n_rows = setup.pack(rendered.prompt, rendered.trace, mask_BxC, columns)
-  grads, metrics = gradient(lambda p, block: cross_entropy(p, block, setup), state.params, rows, setup, n_rows)
+  grads, metrics = gradient(
+    lambda p, block: cross_entropy(p, block, setup), state.params, rows, setup, n_rows
+  )
   state, more = update(state, grads, setup)
   return state, setup.sum(metrics) | more

@@ -7,7 +7,8 @@ changes what is computed.
 
 import dataclasses
 import functools
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,13 @@ class Setup:
     """The largest n of all seeds: a loop whose trip count differed between seeds would mask its results at every turn."""
     return jax.lax.pmax(n, SEEDS) if self.n_seeds > 1 else n
 
-  def pack(self, prompt_BxP: jax.Array, trace_BxC: jax.Array, mask_BxC: jax.Array, columns: dict[str, jax.Array]):
+  def pack(
+    self,
+    prompt_BxP: jax.Array,
+    trace_BxC: jax.Array,
+    mask_BxC: jax.Array,
+    columns: dict[str, jax.Array],
+  ):
     """`packing.pack_traces` of this device's examples together with all others', into this setup's rows; its share of them.
 
     Packed by themselves, the examples that count would keep some devices waiting for others.
@@ -89,14 +96,19 @@ class Setup:
     if self.shards > 1:
       examples = _gather(examples)
       shard = jax.lax.axis_index(AXIS)
-    return packing.pack_traces(*examples, self.model.pad, self.row_columns, multiple, shard, self.shards)
+    return packing.pack_traces(
+      *examples, self.model.pad, self.row_columns, multiple, shard, self.shards
+    )
 
   def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
     """(rows in a block, number of such blocks), one after the other, for the first `n_active` (may be traced) of `n_rows`."""
     if not self.block_rows:
       return [(n_rows, jnp.minimum(n_active, 1))]
     last = _divisor(n_rows, min(self.block_rows[-1], _most_rows(n_rows)))
-    larger = {min(size, _most_rows(n_rows)) // last * last for size in self.block_rows[:-1]} - {0, last}
+    larger = {min(size, _most_rows(n_rows)) // last * last for size in self.block_rows[:-1]} - {
+      0,
+      last,
+    }
     out = []
     for size in sorted(larger, reverse=True):
       out.append((size, n_active // size))
@@ -195,7 +207,9 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
   first, sums = jnp.int32(0), None
   for size, count in setup.blocks(jax.tree.leaves(rows)[0].shape[0], setup.most(n_active)):
     if sums is None:
-      sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda i: one(i, size), first))
+      sums = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda i: one(i, size), first)
+      )
     add = lambda i, sums: jax.tree.map(jnp.add, sums, one(first + i * size, size))
     sums = jax.lax.fori_loop(0, count, add, sums)
     first += count * size
@@ -216,14 +230,19 @@ def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str
   if setup.shards > 1 and n_layers % setup.shards == 0:
     share = n_layers // setup.shards
     first = jax.lax.axis_index(AXIS) * share
-    mine = lambda tree: _on_layers(lambda layers: [jax.lax.dynamic_slice_in_dim(x, first, share) for x in layers], tree)
+    mine = lambda tree: _on_layers(
+      lambda layers: [jax.lax.dynamic_slice_in_dim(x, first, share) for x in layers], tree
+    )
     whole = lambda tree: _on_layers(_gather, tree)
   params = mine(state.params)
   tx = optax.with_extra_args_support(setup.tx)
   updates, opt_state = tx.update(mine(grads), mine(state.opt_state), params, norm=norm)
   params, opt_state = whole((optax.apply_updates(params, updates), opt_state))
   finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
-  return TrainState(state.step + 1, params, opt_state), {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+  return TrainState(state.step + 1, params, opt_state), {
+    'grad_norm': norm,
+    'finite': finite.astype(jnp.float32),
+  }
 
 
 def _on_layers(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> Any:
@@ -231,14 +250,20 @@ def _on_layers(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> An
   flat, structure = jax.tree.flatten_with_path(tree)
   is_layer = [any(getattr(key, 'key', None) == 'blocks' for key in path) for path, _ in flat]
   layers = iter(f([leaf for (_, leaf), is_one in zip(flat, is_layer) if is_one]))
-  return jax.tree.unflatten(structure, [next(layers) if is_one else leaf for (_, leaf), is_one in zip(flat, is_layer)])
+  return jax.tree.unflatten(
+    structure, [next(layers) if is_one else leaf for (_, leaf), is_one in zip(flat, is_layer)]
+  )
 
 
 def _gather(shares: Any) -> Any:
   """The arrays (float32, int32, bool) of which each device holds a share (along their leading axis), in one collective."""
   is_float = lambda x: x.dtype == jnp.float32
-  encode = lambda x: jax.lax.bitcast_convert_type(x, jnp.int32) if is_float(x) else x.astype(jnp.int32)
-  decode = lambda x, like: jax.lax.bitcast_convert_type(x, jnp.float32) if is_float(like) else x.astype(like.dtype)
+  encode = lambda x: (
+    jax.lax.bitcast_convert_type(x, jnp.int32) if is_float(x) else x.astype(jnp.int32)
+  )
+  decode = lambda x, like: (
+    jax.lax.bitcast_convert_type(x, jnp.float32) if is_float(like) else x.astype(like.dtype)
+  )
   flat, unravel = ravel_pytree(jax.tree.map(encode, shares))
   whole = jax.vmap(unravel)(jax.lax.all_gather(flat, AXIS))
   return jax.tree.map(lambda x, like: decode(x.reshape((-1,) + x.shape[2:]), like), whole, shares)

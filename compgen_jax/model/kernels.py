@@ -31,7 +31,9 @@ def _matmul_backward(saved, dy_NxO):
   x_NxI, w_IxO = saved
   # The longer axis of the weight last: on CPU up to twice as fast as the other way round.
   a, b = (x_NxI, dy_NxO) if w_IxO.shape[0] <= w_IxO.shape[1] else (dy_NxO, x_NxI)
-  dw = jax.lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+  dw = jax.lax.dot_general(
+    _rows(a), _rows(b), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+  )
   dw = dw.astype(w_IxO.dtype)
   # (The barrier keeps XLA from turning a product and a transpose into the other product.)
   return _product(dy_NxO, w_IxO.T), dw if a is x_NxI else jax.lax.optimization_barrier(dw).T
@@ -75,17 +77,26 @@ def barrier(mask: jax.Array) -> jax.Array:
 
 
 def _attend(q_BxHxTxK, k_BxHxSxK, v_BxHxSxK, barrier_BxTxS):
-  scores_BxHxTxS = jnp.einsum('bhtk,bhsk->bhts', q_BxHxTxK, k_BxHxSxK, preferred_element_type=jnp.float32)
+  scores_BxHxTxS = jnp.einsum(
+    'bhtk,bhsk->bhts', q_BxHxTxK, k_BxHxSxK, preferred_element_type=jnp.float32
+  )
   scores_BxHxTxS -= barrier_BxTxS[:, None]
   exp_BxHxTxS = jnp.exp(scores_BxHxTxS - jnp.max(scores_BxHxTxS, axis=-1, keepdims=True))
   total_BxHxTx1 = jnp.sum(exp_BxHxTxS, axis=-1, keepdims=True)
   # Divided after the product: K columns, not S.
-  mixed = jnp.einsum('bhts,bhsk->bhtk', exp_BxHxTxS.astype(v_BxHxSxK.dtype), v_BxHxSxK, preferred_element_type=jnp.float32)
+  mixed = jnp.einsum(
+    'bhts,bhsk->bhtk',
+    exp_BxHxTxS.astype(v_BxHxSxK.dtype),
+    v_BxHxSxK,
+    preferred_element_type=jnp.float32,
+  )
   return exp_BxHxTxS, total_BxHxTx1, mixed / total_BxHxTx1
 
 
 @jax.custom_vjp
-def attention(q_BxHxTxK: jax.Array, k_BxHxSxK: jax.Array, v_BxHxSxK: jax.Array, barrier_BxTxS: jax.Array) -> jax.Array:
+def attention(
+  q_BxHxTxK: jax.Array, k_BxHxSxK: jax.Array, v_BxHxSxK: jax.Array, barrier_BxTxS: jax.Array
+) -> jax.Array:
   """softmax(q k^T - barrier) v, as [B, H, T, K] in the dtype of v; the softmax is float32. Queries come scaled.
 
   `barrier_BxTxS` float32, without a gradient: `barrier` of a mask. A query that sees nothing gets the mean
@@ -102,7 +113,9 @@ def _attention_forward(q, k, v, barrier):
 def _attention_backward(saved, dout_BxHxTxK):
   """With p = exp / total: dv = p^T dout, dscores = p (dout v^T - sum(dout out)), as in FlashAttention (arXiv 2205.14135)."""
   q, k, v, exp_BxHxTxS, total_BxHxTx1, out_BxHxTxK = saved
-  dot = lambda spec, a, b: jnp.einsum(spec, a.astype(v.dtype), b.astype(v.dtype), preferred_element_type=jnp.float32)
+  dot = lambda spec, a, b: jnp.einsum(
+    spec, a.astype(v.dtype), b.astype(v.dtype), preferred_element_type=jnp.float32
+  )
   dv = dot('bhts,bhtk->bhsk', exp_BxHxTxS, dout_BxHxTxK / total_BxHxTx1)
   # From dout as it came in: rounded in one term and not in the other, the two would not cancel in bfloat16.
   mean_BxHxTx1 = jnp.sum(dout_BxHxTxK * out_BxHxTxK, axis=-1, keepdims=True)
@@ -128,7 +141,9 @@ def _convolve(x_BxTxD, kernel_CxD, near_BxTxC):
 
 
 @jax.custom_vjp
-def causal_convolution(x_BxTxD: jax.Array, kernel_CxD: jax.Array, near_BxTxC: jax.Array) -> jax.Array:
+def causal_convolution(
+  x_BxTxD: jax.Array, kernel_CxD: jax.Array, near_BxTxC: jax.Array
+) -> jax.Array:
   """x plus, for each tap b < C, kernel[b] * x[t - b]: depthwise, residual.
 
   `near_BxTxC` bool: whether column t may look at the column b before it (never one of the row before).
@@ -145,12 +160,14 @@ def _convolution_backward(saved, dy_BxTxD):
   # Shifts the other way: the same on reversed rows.
   back = lambda a: [moved[::-1] for moved in _shifts(a[::-1], n_taps)]
   seen_by = zip(back(dy_NxD), back(near_NxC))
-  dx_NxD = dy_NxD + sum(dy * near[:, b, None] * kernel_CxD[b] for b, (dy, near) in enumerate(seen_by))
+  dx_NxD = dy_NxD + sum(
+    dy * near[:, b, None] * kernel_CxD[b] for b, (dy, near) in enumerate(seen_by)
+  )
   return dx_NxD.reshape(x_BxTxD.shape), dkernel_CxD.astype(kernel_CxD.dtype), None
 
 
 causal_convolution.defvjp(
-    lambda x, kernel, near: (_convolve(x, kernel, near), (x, kernel, near)), _convolution_backward
+  lambda x, kernel, near: (_convolve(x, kernel, near), (x, kernel, near)), _convolution_backward
 )
 
 

@@ -26,16 +26,16 @@ class Rollout(NamedTuple):
 
 
 def rollout(
-    model: Model,
-    params,
-    prompts_QxP: jax.Array,
-    key: jax.Array,
-    row_id_B: jax.Array,
-    *,
-    n_tokens: int,
-    end: int,
-    temperature: float | jax.Array,
-    segment: int = 4,
+  model: Model,
+  params,
+  prompts_QxP: jax.Array,
+  key: jax.Array,
+  row_id_B: jax.Array,
+  *,
+  n_tokens: int,
+  end: int,
+  temperature: float | jax.Array,
+  segment: int = 4,
 ) -> Rollout:
   """Samples up to `n_tokens` tokens after each prompt, B / Q times (neighbours in the result).
 
@@ -55,7 +55,9 @@ def rollout(
   row_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
 
   def gumbel(t):
-    return jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, t), (model.vocab_size,)))(row_keys)
+    return jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, t), (model.vocab_size,)))(
+      row_keys
+    )
 
   def draw(logits_BxV, noise_BxV):
     # argmax(logits + T * Gumbel noise) is a draw from softmax(logits / T), and the most probable token at T = 0.
@@ -84,7 +86,11 @@ def rollout(
   for_each_sample = lambda x: jnp.repeat(x, n_rows // prompts_QxP.shape[0], axis=0) if x.ndim else x
   logits_BxV, cache = jax.tree.map(for_each_sample, (logits_QxV, cache))
   shape = (n_segments * segment, n_rows)
-  out = (jnp.full(shape, model.pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
+  out = (
+    jnp.full(shape, model.pad, jnp.int32),
+    jnp.zeros(shape, jnp.float32),
+    jnp.zeros(shape, bool),
+  )
   state = (jnp.int32(0), (logits_BxV, cache, jnp.zeros((n_rows,), bool)), out)
   for until in sorted({half, n_segments}):
     i, (logits_BxV, cache, done_B), out = state
@@ -92,4 +98,6 @@ def rollout(
     unfinished = lambda state: (state[0] < until) & ~jnp.all(state[1][2])
     state = jax.lax.while_loop(unfinished, run_segment, state)
   i, _, out = state
-  return Rollout(*(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out), jnp.full((n_rows,), i * segment))
+  return Rollout(
+    *(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out), jnp.full((n_rows,), i * segment)
+  )

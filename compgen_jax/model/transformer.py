@@ -22,7 +22,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.model.kernels import attention, barrier, causal_convolution, embedding, matmul, squared_relu
+from compgen_jax.model.kernels import (
+  attention,
+  barrier,
+  causal_convolution,
+  embedding,
+  matmul,
+  squared_relu,
+)
 
 POSITIONS = ('segment', 'rope', 'none')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -81,7 +88,9 @@ class RMSNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     scale_D = self.param('scale', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
-    return (x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6) * scale_D).astype(x.dtype)
+    return (
+      x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6) * scale_D
+    ).astype(x.dtype)
 
 
 class Columns(NamedTuple):
@@ -110,7 +119,7 @@ class Block(nn.Module):
     n_rows, n_columns, _ = x_BxTxD.shape
     d_head = cfg.d_model // cfg.n_heads
     dense = lambda name, shape, fan_in: self.param(
-        name, nn.initializers.normal(fan_in**-0.5), shape
+      name, nn.initializers.normal(fan_in**-0.5), shape
     ).astype(x_BxTxD.dtype)
     residual_scale = (2 * cfg.n_layers) ** -0.5
     n_tail = max(cfg.conv_width - 1, 0)
@@ -118,14 +127,18 @@ class Block(nn.Module):
     h_BxTxD = RMSNorm(name='attention_norm')(x_BxTxD)
     tail = jnp.zeros((n_rows, n_tail, cfg.d_model), h_BxTxD.dtype) if cache is None else cache.tail
     if cfg.conv_width:
-      kernel_CxD = self.param('conv', nn.initializers.normal(cfg.conv_width**-0.5), (cfg.conv_width, cfg.d_model))
+      kernel_CxD = self.param(
+        'conv', nn.initializers.normal(cfg.conv_width**-0.5), (cfg.conv_width, cfg.d_model)
+      )
       kernel_CxD = kernel_CxD.astype(h_BxTxD.dtype)
       recent = (h_BxTxD * columns.valid[..., None])[:, -n_tail:] if n_tail else h_BxTxD[:, :0]
       window = jnp.concatenate([tail, recent], axis=1)
       if cache is None:
         h_BxTxD = causal_convolution(h_BxTxD, kernel_CxD, columns.near)
       else:
-        h_BxTxD += sum(window[:, n_tail - b : n_tail - b + 1] * kernel_CxD[b] for b in range(cfg.conv_width))
+        h_BxTxD += sum(
+          window[:, n_tail - b : n_tail - b + 1] * kernel_CxD[b] for b in range(cfg.conv_width)
+        )
       tail = window[:, window.shape[1] - n_tail :]
 
     qkv = matmul(h_BxTxD, dense('qkv', (cfg.d_model, 3 * cfg.d_model), cfg.d_model))
@@ -134,9 +147,13 @@ class Block(nn.Module):
     q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jax.lax.split(qkv, (cfg.n_heads,) * 3, axis=2)
     if cfg.positions == 'rope':
       q_BxTxHxK, k_BxTxHxK = _rope(q_BxTxHxK, columns.number), _rope(k_BxTxHxK, columns.number)
-    q, keys, values = (jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxK * d_head**-0.5, k_BxTxHxK, v_BxTxHxK))
+    q, keys, values = (
+      jnp.swapaxes(a, 1, 2) for a in (q_BxTxHxK * d_head**-0.5, k_BxTxHxK, v_BxTxHxK)
+    )
     if cache is not None:
-      write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, columns.number[0], axis=2)
+      write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(
+        whole, new, columns.number[0], axis=2
+      )
       keys, values = write(cache.keys, keys), write(cache.values, values)
     pieces, first = [], 0
     for mask in columns.visible:
@@ -145,7 +162,10 @@ class Block(nn.Module):
       pieces.append(jnp.swapaxes(mixed, 1, 2))
       first = behind
     mixed = jnp.concatenate(pieces, axis=1).reshape(h_BxTxD.shape)
-    x_BxTxD += matmul(mixed, dense('attention_out', (cfg.d_model, cfg.d_model), cfg.d_model)) * residual_scale
+    x_BxTxD += (
+      matmul(mixed, dense('attention_out', (cfg.d_model, cfg.d_model), cfg.d_model))
+      * residual_scale
+    )
 
     h_BxTxD = RMSNorm(name='ff_norm')(x_BxTxD)
     h_BxTxF = squared_relu(matmul(h_BxTxD, dense('ff_in', (cfg.d_model, cfg.d_ff), cfg.d_model)))
@@ -184,7 +204,10 @@ class Ends(nn.Module):
   def logits(self, x_BxTxD):
     x_BxTxD = self.norm(x_BxTxD)
     if self.config.tied:
-      return matmul(x_BxTxD, self.token.T.astype(x_BxTxD.dtype)).astype(jnp.float32) * self.config.d_model**-0.5
+      return (
+        matmul(x_BxTxD, self.token.T.astype(x_BxTxD.dtype)).astype(jnp.float32)
+        * self.config.d_model**-0.5
+      )
     return matmul(x_BxTxD, self.out.astype(x_BxTxD.dtype)).astype(jnp.float32)
 
 
@@ -242,12 +265,18 @@ class Model:
     column_T = jnp.arange(tokens_BxT.shape[1])
     is_head = tokens_BxT >= self.n_content
     at_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
-    before_BxT = jnp.full_like(tokens_BxT, -1)  # the column before the first that a segment can begin in
+    before_BxT = jnp.full_like(
+      tokens_BxT, -1
+    )  # the column before the first that a segment can begin in
     if document_BxT is not None:
-      last_BxT = jnp.where(document_BxT[:, 1:] != document_BxT[:, :-1], column_T[:-1], -1)  # of a document
+      last_BxT = jnp.where(
+        document_BxT[:, 1:] != document_BxT[:, :-1], column_T[:-1], -1
+      )  # of a document
       before_BxT = jax.lax.cummax(jnp.pad(last_BxT, ((0, 0), (1, 0)), constant_values=-1), axis=1)
     headless_BxT = at_BxT <= before_BxT
-    heads_BxT = jnp.where(headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1))
+    heads_BxT = jnp.where(
+      headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1)
+    )
     at_BxT = jnp.maximum(at_BxT, before_BxT)
     indices_BxT = column_T - at_BxT
     if head_B is not None:
@@ -256,13 +285,19 @@ class Model:
       indices_BxT = jnp.where(before, index_B[:, None] + column_T + 1, indices_BxT)
     return heads_BxT, jnp.minimum(indices_BxT, self.n_indices - 1)
 
-  def _run(self, params, tokens_BxT, columns: Columns, cache: Cache | None, keep: bool, document_BxT=None):
+  def _run(
+    self, params, tokens_BxT, columns: Columns, cache: Cache | None, keep: bool, document_BxT=None
+  ):
     """The layers on T columns; returns activations, the layers' caches where `keep`, and the columns' addresses."""
     cfg = self.config
     heads_BxT, indices_BxT = self._segments(
-        tokens_BxT, *((cache.segment_head, cache.segment_index) if cache is not None else (None, None)), document_BxT
+      tokens_BxT,
+      *((cache.segment_head, cache.segment_index) if cache is not None else (None, None)),
+      document_BxT,
     )
-    x = self._ends.apply({'params': params['ends']}, tokens_BxT, heads_BxT, indices_BxT, method=Ends.embed)
+    x = self._ends.apply(
+      {'params': params['ends']}, tokens_BxT, heads_BxT, indices_BxT, method=Ends.embed
+    )
 
     def block(p, x, layer_cache):
       return Block(cfg).apply({'params': p}, x, columns, layer_cache)
@@ -287,7 +322,9 @@ class Model:
     number_T = jnp.arange(n)
     sees = lambda query, key: (key > 0) & ((query == key) | (query == 0))
     before = lambda b: jnp.pad(document_BxT, ((0, 0), (b, 0)))[:, :n]
-    near_BxTxC = jnp.stack([sees(document_BxT, before(b)) for b in range(max(self.config.conv_width, 1))], axis=2)
+    near_BxTxC = jnp.stack(
+      [sees(document_BxT, before(b)) for b in range(max(self.config.conv_width, 1))], axis=2
+    )
     visible = []
     chunk = -(-n // max(1, round(n / (self.chunk or n))))
     for first in range(0, n, chunk):
@@ -296,7 +333,9 @@ class Model:
       visible.append(barrier(same & (number_T[first:behind, None] >= number_T[:behind])))
     return Columns(document_BxT > 0, number_T, near_BxTxC, tuple(visible))
 
-  def apply(self, params, tokens_BxT: jax.Array, start: int = 0, document_BxT: jax.Array | None = None) -> jax.Array:
+  def apply(
+    self, params, tokens_BxT: jax.Array, start: int = 0, document_BxT: jax.Array | None = None
+  ) -> jax.Array:
     """float32 logits [B, T - start, V] of the token after each column from `start` on.
 
     `document_BxT` int32: which of the documents packed into a row each column belongs to, 0 for padding; a document's
@@ -304,7 +343,9 @@ class Model:
     """
     if document_BxT is None:
       document_BxT = (tokens_BxT != self.pad).astype(jnp.int32)
-    x, _, _ = self._run(params, tokens_BxT, self._columns(document_BxT), None, keep=False, document_BxT=document_BxT)
+    x, _, _ = self._run(
+      params, tokens_BxT, self._columns(document_BxT), None, keep=False, document_BxT=document_BxT
+    )
     return self._logits(params, x[:, start:])
 
   def prefill(self, params, tokens_BxP: jax.Array, capacity: int) -> tuple[jax.Array, Cache]:
@@ -330,7 +371,9 @@ class Model:
     tokens_Bx1 = token_B[:, None]
     valid_Bx1 = tokens_Bx1 != self.pad
     valid_BxS = jax.lax.dynamic_update_slice_in_dim(cache.valid, valid_Bx1, cache.column, axis=1)
-    columns = Columns(valid_Bx1, cache.column[None], valid_Bx1[..., None], (barrier(valid_BxS[:, None]),))
+    columns = Columns(
+      valid_Bx1, cache.column[None], valid_Bx1[..., None], (barrier(valid_BxS[:, None]),)
+    )
     x, layers, (heads, indices) = self._run(params, tokens_Bx1, columns, cache, keep=True)
     cache = Cache(layers, valid_BxS, cache.column + 1, heads[:, -1], indices[:, -1])
     return self._logits(params, x)[:, 0], cache

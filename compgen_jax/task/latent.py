@@ -67,7 +67,9 @@ def execute(composition: Composition, inputs: String, task: TaskConfig):
   return jax.lax.scan(step, values, jnp.arange(depth_cap))
 
 
-def problem(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig) -> Problem:
+def problem(
+  composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig
+) -> Problem:
   """The problem that a composition and two inputs (leading axis 2) make."""
   values, operands = execute(composition, inputs, task)
   answer = jax.tree.map(lambda v: v[-1], values)
@@ -86,7 +88,9 @@ def random_strings(bits: jax.Array, shortest: int, longest: int, task: TaskConfi
   return jax.vmap(make)(below(bits[:, 1:], task.alphabet), length_N)
 
 
-def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False) -> Problem:
+def sample(
+  key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False
+) -> Problem:
   """P and D given S: draws inputs and the starting label, then runs the composition.
 
   Where `dry` (bool, or bool[] to choose at run time), the composition is not run: operands and results are random strings
@@ -103,7 +107,14 @@ def sample(key: jax.Array, composition: Composition, task: TaskConfig, dry: bool
   noise = random_strings(bits[3:], 1, task.width, task)
   operands, results = (jax.tree.map(lambda x: x[i : i + depth_cap], noise) for i in (0, depth_cap))
   values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, results)
-  noisy = Problem(composition, values, operands, jax.tree.map(lambda v: v[-1], values), first_label, jnp.bool_(True))
+  noisy = Problem(
+    composition,
+    values,
+    operands,
+    jax.tree.map(lambda v: v[-1], values),
+    first_label,
+    jnp.bool_(True),
+  )
   if dry is True:
     return noisy
   golden = problem(composition, inputs, first_label, task)
@@ -132,7 +143,11 @@ class Posterior(NamedTuple):
 
 
 def posterior(
-    values: String, depth: jax.Array, task: TaskConfig, operands: String | None = None, prior_RxS: jax.Array | None = None
+  values: String,
+  depth: jax.Array,
+  task: TaskConfig,
+  operands: String | None = None,
+  prior_RxS: jax.Array | None = None,
 ) -> Posterior:
   """Which selections explain a trace.
 
@@ -154,7 +169,9 @@ def posterior(
   def step(i):
     result = jax.tree.map(lambda v: v[i + 2], values)
     operand_R = routing.apply_all(routing.sources(values, i), task.alphabet, task.routing_inventory)
-    result_RxS = jax.vmap(lambda o: skills.apply_all(o, task.alphabet, task.skill_inventory))(operand_R)
+    result_RxS = jax.vmap(lambda o: skills.apply_all(o, task.alphabet, task.skill_inventory))(
+      operand_R
+    )
     consistent_RxS = jax.vmap(jax.vmap(lambda r: strings.equal(r, result)))(result_RxS)
     if operands is not None:
       shown = jax.tree.map(lambda o: o[i], operands)

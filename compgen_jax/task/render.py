@@ -24,7 +24,6 @@ from compgen_jax.task.latent import Problem
 from compgen_jax.task.strings import String
 from compgen_jax.task.vocab import TaskConfig
 
-
 TRACES = ('explicit', 'compact')
 
 
@@ -42,7 +41,9 @@ class Rendered(NamedTuple):
   dry: jax.Array
 
 
-def _pack(tokens_N: jax.Array, present_N: jax.Array, width: int, pad: int) -> tuple[jax.Array, jax.Array]:
+def _pack(
+  tokens_N: jax.Array, present_N: jax.Array, width: int, pad: int
+) -> tuple[jax.Array, jax.Array]:
   """The present tokens in their order, padded on the right to `width`, and how many there are."""
   at_N = jnp.where(present_N, jnp.cumsum(present_N) - 1, width)
   packed = jnp.full((width,), pad, jnp.int32).at[at_N].set(tokens_N.astype(jnp.int32), mode='drop')
@@ -70,14 +71,18 @@ def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
   value = lambda i: jax.tree.map(lambda x: x[i], problem.values)
   token = lambda t: jnp.int32(t)
 
-  prompt = [_segment([token(task.solve)], None), _segment([label_V[0]], value(0)), _segment([label_V[1]], value(1))]
+  prompt = [
+    _segment([token(task.solve)], None),
+    _segment([label_V[0]], value(0)),
+    _segment([label_V[1]], value(1)),
+  ]
   trace = []
   for i in range(depth_cap):
     used = i < problem.composition.depth
     entry = [
-        label_V[i + 2],
-        task.routing_0 + problem.composition.routing[i],
-        task.skill_0 + problem.composition.skill[i],
+      label_V[i + 2],
+      task.routing_0 + problem.composition.routing[i],
+      task.skill_0 + problem.composition.skill[i],
     ]
     operand = jax.tree.map(lambda x: x[i], problem.operands) if task.trace == 'explicit' else None
     for parts, segment in ((prompt, _segment(entry, None)), (trace, _segment(entry, operand)),
@@ -90,4 +95,10 @@ def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
   prompt_width, trace_width = task.prompt_width(depth_cap), task.trace_width(depth_cap)
   prompt_P, prompt_length = _pack(*join(prompt), prompt_width, task.pad)
   trace_C, trace_length = _pack(*join(trace), trace_width, task.pad)
-  return Rendered(jnp.roll(prompt_P, prompt_width - prompt_length), prompt_length, trace_C, trace_length, problem.dry)
+  return Rendered(
+    jnp.roll(prompt_P, prompt_width - prompt_length),
+    prompt_length,
+    trace_C,
+    trace_length,
+    problem.dry,
+  )

@@ -12,7 +12,8 @@ Examples write previous = pqr, earlier = abcd, first = xyz.
 """
 
 import dataclasses
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,9 @@ def interleave(x: Sources, alphabet: int) -> String:
   both = 2 * jnp.minimum(x.previous.length, x.earlier.length)  # here the turns end
   from_earlier = jnp.where(i < both, i % 2 == 0, x.earlier.length > x.previous.length)
   at = jnp.where(i < both, i // 2, i - both // 2)
-  letters_W = jnp.where(from_earlier, strings.take(x.earlier.letters, at), strings.take(x.previous.letters, at))
+  letters_W = jnp.where(
+    from_earlier, strings.take(x.earlier.letters, at), strings.take(x.previous.letters, at)
+  )
   return strings.make(letters_W, x.previous.length + x.earlier.length, x.previous.width)
 
 
@@ -126,16 +129,16 @@ def bind_first(x: Sources, alphabet: int) -> String:
 
 
 ROUTINGS = (
-    Routing(previous, True, False),
-    Routing(earlier, False, True),
-    Routing(first_input, False, False),
-    Routing(merge, True, True),
-    Routing(interleave, True, True),
-    Routing(halves, True, True),
-    Routing(by_first_letter, True, True),
-    Routing(greater, True, True),
-    Routing(longer, True, True),
-    Routing(bind_first, True, False),
+  Routing(previous, True, False),
+  Routing(earlier, False, True),
+  Routing(first_input, False, False),
+  Routing(merge, True, True),
+  Routing(interleave, True, True),
+  Routing(halves, True, True),
+  Routing(by_first_letter, True, True),
+  Routing(greater, True, True),
+  Routing(longer, True, True),
+  Routing(bind_first, True, False),
 )
 
 

@@ -69,7 +69,9 @@ def evens_then_odds(s: String, alphabet: int) -> String:
 def _order(s: String, keys_W: jax.Array) -> String:
   """The letters by ascending key, ties in their order."""
   i = jnp.arange(s.width)
-  before_WxW = (keys_W[None] < keys_W[:, None]) | ((keys_W[None] == keys_W[:, None]) & (i[None] < i[:, None]))
+  before_WxW = (keys_W[None] < keys_W[:, None]) | (
+    (keys_W[None] == keys_W[:, None]) & (i[None] < i[:, None])
+  )
   rank_W = jnp.sum(before_WxW & (i[None] < s.length), axis=1)
   at_WxW = (rank_W[None] == i[:, None]) & (i[None] < s.length)
   return strings.make(jnp.sum(jnp.where(at_WxW, s.letters[None], 0), axis=1), s.length, s.width)
@@ -146,7 +148,9 @@ def fork(s: String, alphabet: int) -> String:
   and its new first letter moves one on."""
   low = s.letters[0] < alphabet // 2
   first = jnp.arange(s.width) == 0
-  return strings.select(low, _shift(s, 3 * first, alphabet), _shift(reverse(s, alphabet), 1 * first, alphabet))
+  return strings.select(
+    low, _shift(s, 3 * first, alphabet), _shift(reverse(s, alphabet), 1 * first, alphabet)
+  )
 
 
 def fold(s: String, alphabet: int) -> String:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import zlib
-from typing import Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,10 @@ def content_hash(composition: Composition, task: TaskConfig, salt: int) -> jax.A
 
   It depends on nothing else: not on the position of a module in its registry, the depth cap, or any seed.
   """
-  routing_codes, skill_codes = _name_codes(task.routing_inventory), _name_codes(task.skill_inventory)
+  routing_codes, skill_codes = (
+    _name_codes(task.routing_inventory),
+    _name_codes(task.skill_inventory),
+  )
   h = jnp.uint32(salt)
   for i in range(composition.routing.shape[0]):
     mixed = _mix(_mix(h, routing_codes[composition.routing[i]]), skill_codes[composition.skill[i]])
@@ -102,12 +105,18 @@ def in_pool(composition: Composition, pool: str, task: TaskConfig, pools: PoolCo
 
 def is_live(composition: Composition, task: TaskConfig) -> jax.Array:
   """bool[]: every step's result is read by the next step, or by the one after it as its earlier value."""
-  reads_previous = jnp.asarray([r.reads_previous for r in task.routing_inventory])[composition.routing]
-  reads_earlier = jnp.asarray([r.reads_earlier for r in task.routing_inventory])[composition.routing]
+  reads_previous = jnp.asarray([r.reads_previous for r in task.routing_inventory])[
+    composition.routing
+  ]
+  reads_earlier = jnp.asarray([r.reads_earlier for r in task.routing_inventory])[
+    composition.routing
+  ]
   step = jnp.arange(composition.routing.shape[0])
   false = jnp.zeros((1,), bool)
   next_reads = jnp.concatenate([reads_previous[1:], false])
-  next_but_one_reads = jnp.concatenate([reads_earlier[2:], false, false]) & (step + 2 < composition.depth)
+  next_but_one_reads = jnp.concatenate([reads_earlier[2:], false, false]) & (
+    step + 2 < composition.depth
+  )
   return jnp.all(next_reads | next_but_one_reads | (step >= composition.depth - 1))
 
 
@@ -146,10 +155,22 @@ class Support:
     """bool[]: the composition fits the config (leaving aside the table)."""
     used = jnp.arange(composition.routing.shape[0]) < composition.depth
     ok = jnp.any(composition.depth == jnp.asarray(self.config.depths))
-    ok &= in_pool(composition, self.config.pool, self.task, self.pools) & is_live(composition, self.task)
+    ok &= in_pool(composition, self.config.pool, self.task, self.pools) & is_live(
+      composition, self.task
+    )
     for inventory, index, banned, wanted in (
-        (self.task.routing_inventory, composition.routing, self.config.without_routings, self.config.with_routings),
-        (self.task.skill_inventory, composition.skill, self.config.without_skills, self.config.with_skills),
+      (
+        self.task.routing_inventory,
+        composition.routing,
+        self.config.without_routings,
+        self.config.with_routings,
+      ),
+      (
+        self.task.skill_inventory,
+        composition.skill,
+        self.config.without_skills,
+        self.config.with_skills,
+      ),
     ):
       if banned:
         ok &= ~jnp.any(jnp.asarray(_mask(inventory, banned))[index] & used)
@@ -164,7 +185,7 @@ class Support:
     cap = min(composition.routing.shape[0], self.table.routing.shape[1])
     used = jnp.arange(cap) < composition.depth
     same_KxL = (self.table.routing[:, :cap] == composition.routing[:cap]) & (
-        self.table.skill[:, :cap] == composition.skill[:cap]
+      self.table.skill[:, :cap] == composition.skill[:cap]
     )
     return jnp.any((self.table.depth == composition.depth) & jnp.all(same_KxL | ~used, axis=1))
 
@@ -172,7 +193,9 @@ class Support:
     """Modules drawn uniformly for a composition of the given depth, by random bits; it may lie outside the support."""
     routings, skills = map(jnp.asarray, self._allowed)
     used = jnp.arange(self.depth_cap) < depth
-    pair = latent.below(bits_L, len(routings) * len(skills))  # one word a step: random bits are what drawing costs
+    pair = latent.below(
+      bits_L, len(routings) * len(skills)
+    )  # one word a step: random bits are what drawing costs
     routing = jnp.where(used, routings[pair // len(skills)], 0)
     skill = jnp.where(used, skills[pair % len(skills)], 0)
     return Composition(depth, routing.astype(jnp.int32), skill.astype(jnp.int32))
@@ -186,7 +209,9 @@ class Support:
       row = latent.below(jax.random.bits(key), self.table.depth.shape[0])
       return jax.tree.map(lambda x: jnp.asarray(x)[row], self.table)
     pick = jax.random.bits(jax.random.fold_in(key, 0))
-    return self._draw_member(key, jnp.asarray(self.config.depths, jnp.int32)[latent.below(pick, len(self.config.depths))])
+    return self._draw_member(
+      key, jnp.asarray(self.config.depths, jnp.int32)[latent.below(pick, len(self.config.depths))]
+    )
 
   def _draw_member(self, key: jax.Array, depth: jax.Array) -> Composition:
     """One composition of a support without a table, uniform over those of the given depth (by rejection)."""
@@ -233,7 +258,9 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
   if not all(map(len, whole._allowed)):
     raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
   if 0 < config.compositions < len(config.depths):
-    raise EmptySupportError(f'supports.{name}: {config.compositions} compositions for {len(config.depths)} depths')
+    raise EmptySupportError(
+      f'supports.{name}: {config.compositions} compositions for {len(config.depths)} depths'
+    )
   per_depth = [config.compositions // len(config.depths)] * len(config.depths)
   for i in range(config.compositions % len(config.depths)):
     per_depth[i] += 1
@@ -248,7 +275,7 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
         break
     if len(found) < max(wanted, 1):
       raise EmptySupportError(
-          f'supports.{name}: {wanted or "some"} compositions of depth {depth} wanted, {len(found)} found that fit it'
+        f'supports.{name}: {wanted or "some"} compositions of depth {depth} wanted, {len(found)} found that fit it'
       )
     tables.append(np.stack(list(found.values())[: max(wanted, 1)]))
   if not config.compositions:
@@ -273,7 +300,9 @@ def _from_rows(rows_KxN: np.ndarray) -> Composition:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _contains_all(support: Support, compositions: Composition) -> jax.Array:
-  return jax.vmap(lambda c: support.contains(with_cap(c, max(support.depth_cap, c.routing.shape[0]))))(compositions)
+  return jax.vmap(
+    lambda c: support.contains(with_cap(c, max(support.depth_cap, c.routing.shape[0])))
+  )(compositions)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -281,7 +310,9 @@ def _probe(support: Support, key: jax.Array, depth: jax.Array) -> tuple[jax.Arra
   """Candidate compositions of a depth as rows (depth, routings, skills), and which of them fit."""
   bits = jax.random.bits(key, (_PROBED, support.depth_cap))
   composition = jax.vmap(lambda b: support._draw_modules(b, depth))(bits)
-  rows = jnp.concatenate([composition.depth[:, None], composition.routing, composition.skill], axis=1)
+  rows = jnp.concatenate(
+    [composition.depth[:, None], composition.routing, composition.skill], axis=1
+  )
   return rows, jax.vmap(support._describes)(composition)
 
 

@@ -65,13 +65,13 @@ def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
   label_V = labels(problem, task)
   step = jnp.arange(depth_cap)
   heads_Lx4 = jnp.stack(
-      [
-          label_V[2:],
-          task.routing_0 + problem.composition.routing[step],
-          task.skill_0 + problem.composition.skill[step],
-          label_V[2:],
-      ],
-      axis=1,
+    [
+      label_V[2:],
+      task.routing_0 + problem.composition.routing[step],
+      task.skill_0 + problem.composition.skill[step],
+      label_V[2:],
+    ],
+    axis=1,
   )
   slot = jnp.arange(4 * depth_cap + 1)
   expected = jnp.append(heads_Lx4.reshape(-1), task.equals)
@@ -82,7 +82,9 @@ def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
 
   # Columns of the heads, and with them the strings that the trace itself names.
   at_N = jnp.full((4 * depth_cap + 2,), n_columns, jnp.int32)
-  at_N = at_N.at[jnp.where(head, ordinal_C, 4 * depth_cap + 2)].set(column.astype(jnp.int32), mode='drop')
+  at_N = at_N.at[jnp.where(head, ordinal_C, 4 * depth_cap + 2)].set(
+    column.astype(jnp.int32), mode='drop'
+  )
   read = jax.vmap(lambda k: _letters_after(at_N[k], at_N[k + 1], trace_C, width))
   said_operands, said_results = read(4 * step + 2), read(4 * step + 3)
   # Nothing may stand between a label and its routing mechanism and skill; nor after these in compact traces.
@@ -97,11 +99,17 @@ def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
 
   def judge(i):
     sources = routing.sources(said_values, i)
-    wanted = routing.apply(problem.composition.routing[i], sources, task.alphabet, task.routing_inventory)
+    wanted = routing.apply(
+      problem.composition.routing[i], sources, task.alphabet, task.routing_inventory
+    )
     said = jax.tree.map(lambda x: x[i], said_operands)
     operand = said if task.trace == 'explicit' else wanted
-    operand_ok = proper(said) & strings.equal(said, wanted) if task.trace == 'explicit' else jnp.bool_(True)
-    result = skills.apply(problem.composition.skill[i], operand, task.alphabet, task.skill_inventory)
+    operand_ok = (
+      proper(said) & strings.equal(said, wanted) if task.trace == 'explicit' else jnp.bool_(True)
+    )
+    result = skills.apply(
+      problem.composition.skill[i], operand, task.alphabet, task.skill_inventory
+    )
     said_result = jax.tree.map(lambda x: x[i], said_results)
     return operand_ok, proper(operand) & proper(said_result) & strings.equal(said_result, result)
 
