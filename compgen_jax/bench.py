@@ -1,11 +1,14 @@
-"""Measures every part of the chain beside the matrix-product peak of the same run; prints ratios, not promises.
+"""Measures every part of the chain beside the matrix-product peak of the same run; prints ratios,
+not promises.
 
-  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png] [--peer] [--policy DIR]
+  launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png]
+  [--peer] [--policy DIR]
 
-Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth` also times an SFT step
-against width, batch, depth cap, modules and seeds, and draws it; `--peer` also times the same SFT step in PyTorch, and GRPO
-of the same size in TRL (extra `peer`); `--policy` also times an RL step from the policy that the run of this config in the
-workdir DIR ended SFT with, and, with `--peer`, TRL's with samples as long as that policy's.
+Work, shares and padding: see `benchmark/workload.py`; timing: `benchmark/timing.py`. `--growth`
+also times an SFT step against width, batch, depth cap, modules and seeds, and draws it; `--peer`
+also times the same SFT step in PyTorch, and GRPO of the same size in TRL (extra `peer`); `--policy`
+also times an RL step from the policy that the run of this config in the workdir DIR ended SFT with,
+and, with `--peer`, TRL's with samples as long as that policy's.
 """
 
 import dataclasses
@@ -104,7 +107,8 @@ def measure(
 
 
 def _breakdown(pieces: dict, by_name: dict, n_seeds: int) -> dict[str, Any]:
-  """Milliseconds of each piece of a step at the first shape, and the time of several seeds over that of one."""
+  """Milliseconds of each piece of a step at the first shape, and the time of several seeds over
+  that of one."""
   shape = next(iter(by_name))[0]
   ms = {name: 1e3 * p.median for name, p in pieces.items()}
   step = {

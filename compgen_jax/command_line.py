@@ -1,4 +1,5 @@
-"""What the commands share: flags in, one line out for a user's mistake, exit status 0 only when all went well."""
+"""What the commands share: flags in, one line out for a user's mistake, exit status 0 only when all
+went well."""
 
 import glob
 import importlib.util
@@ -70,14 +71,11 @@ def launch(main: Callable[[], None]) -> None:
   logging.set_verbosity(logging.WARNING)  # orbax and jax tell a story at INFO that nobody asked for
 
   # After the flags are known to be right: an error message should not wait for jax.
-  from compgen_jax.config import ConfigError
+  from compgen_jax.errors import UserError
   from compgen_jax.experiment import platform
-  from compgen_jax.experiment.checkpoint import CheckpointError
-  from compgen_jax.experiment.evaluate import LeakError
-  from compgen_jax.experiment.stages import DivergedError
 
   platform.prepare()
   try:
     main()
-  except (ConfigError, CheckpointError, LeakError, DivergedError) as e:
+  except UserError as e:
     fail(str(e))

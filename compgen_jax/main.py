@@ -1,4 +1,5 @@
-"""Command line: python -m compgen_jax.main --config=configs/quickstart.py --workdir=runs/quickstart [--config.seed=1 ...]"""
+"""Command line: python -m compgen_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+[--config.seed=1 ...]"""
 
 from compgen_jax import command_line
 

@@ -1,7 +1,9 @@
-"""Shows problems, golden traces and a model's own traces in readable form, the first wrong step marked.
+"""Shows problems, golden traces and a model's own traces in readable form, the first wrong step
+marked.
 
-python -m compgen_jax.show --config=configs/quickstart.py                                     problems and golden traces
-python -m compgen_jax.show --config=configs/quickstart.py --workdir=runs/quickstart --arm=compound   beside the model's
+python -m compgen_jax.show --config=configs/quickstart.py
+problems and golden traces python -m compgen_jax.show --config=configs/quickstart.py
+--workdir=runs/quickstart --arm=compound   beside the model's
 """
 
 import pathlib
@@ -17,7 +19,8 @@ _TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.
 
 
 def split_steps(tokens: list[int], task) -> list[list[int]]:
-  """Cuts a trace into its steps (each begins with a label that a routing token follows) and the answer part."""
+  """Cuts a trace into its steps (each begins with a label that a routing token follows) and the
+  answer part."""
   pieces: list[list[int]] = [[]]
   for i, token in enumerate(tokens):
     is_label = task.label_0 <= token < task.routing_0
@@ -60,7 +63,8 @@ def compare(said: list[int], golden: list[int], task) -> str:
 
 
 def show(config, workdir, arm: str | None, split: str | None, n: int, temperature: float) -> str:
-  """The text. `config` is typed; with `arm` the model of that finished stage of `workdir` writes too."""
+  """The text. `config` is typed; with `arm` the model of that finished stage of `workdir` writes
+  too."""
   import jax
 
   from compgen_jax.config import ConfigError

@@ -1,31 +1,41 @@
-"""Every knob, once. Other configs import this one and change what differs; flags change single fields:
+"""Every knob, once. Other configs import this one and change what differs; flags change single
+fields:
 
-  python -m compgen_jax.main --config=configs/default.py --workdir=runs/default --config.model.d_model=128
+  python -m compgen_jax.main --config=configs/default.py --workdir=runs/d --config.model.d_model=128
 
-Hardware: 2 CPU cores. The values are those of the quickstart's SFT stage (see configs/quickstart.py for its time and numbers).
-Every field is one of int, float, bool, str, or a tuple of these; an override of another type is refused.
+Hardware: 2 CPU cores. The values are those of the quickstart's SFT stage (configs/quickstart.py has
+its time and numbers). Every field is an int, float, bool, str, or a tuple of these; an override of
+another type is refused.
 """
 
+import dataclasses
+from typing import get_origin
+
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from compgen_jax.learning.kinds import KINDS
 
 
 def support(**changes) -> ConfigDict:
   """A set of compositions. Fields not given are those of the whole pool `sft` at depths 2 and 3."""
   config = ConfigDict()
   config.depths = (2, 3)  # composition depths, equally likely
-  config.pool = (
-    'sft'  # test | validation | sft | rl: disjoint by content (depth 1 is in every pool)
-  )
+  config.pool = 'sft'  # test | validation | sft | rl: disjoint by content (all hold depth 1)
   config.compositions = 0  # keep only this many compositions, an equal share per depth; 0 keeps all
   config.without_skills = ()  # names; compositions that use one of them are left out
   config.without_routings = ()  # names, likewise
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
   config.with_routings = ()  # names, likewise
-  config.dry = (
-    False  # letters are noise and carry no loss: shows the format of a depth, nothing of any module
-  )
+  config.dry = False  # letters are noise without loss: shows a depth's format and no module
   config.update(changes)
   return config
+
+
+def _fields(kind: str) -> list[tuple[str, type]]:
+  """Names and types of the settings of a kind of stage."""
+  fields = dataclasses.fields(KINDS[kind].section)
+  return [(field.name, get_origin(field.type) or field.type) for field in fields]
 
 
 def stage(
@@ -34,20 +44,19 @@ def stage(
   steps: int,
   data: tuple[str, ...],
   shares: tuple[float, ...] = (1.0,),
-  lr_scale: float = 1.0,
+  **settings,
 ) -> ConfigDict:
-  """A node of the experiment's graph."""
+  """A node of the experiment's graph. `settings`: what differs for it from its kind's section."""
   config = ConfigDict()
   config.kind = kind  # sft | rl | rft: which section below holds its settings
-  config.init_from = (
-    init_from  # name of the stage whose final parameters it starts from; '' starts from scratch
-  )
-  config.steps = steps  # updates (rl: batches of prompts)
+  config.init_from = init_from  # stage whose final parameters it starts from; '' is from scratch
+  config.steps = steps  # updates (rl, rft: batches of prompts)
   config.data = data  # names of `supports`
-  config.shares = (
-    shares  # the share of each batch that each support of `data` fills; they add up to 1
+  config.shares = shares  # share of each batch that each support of `data` fills; they add up to 1
+  config.settings = ConfigDict(  # any field of its kind's section; None is as it stands there
+    {name: placeholder(t) for name, t in _fields(kind)}
   )
-  config.lr_scale = lr_scale  # times the learning rate of its kind
+  config.settings.update(settings)
   return config
 
 
@@ -55,7 +64,7 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.experiment = 'default'  # name in results and reports
   config.seed = 0  # initialisation, data order, sampling (the split of compositions is pools.salt)
-  config.seeds = ()  # several seeds in one program, e.g. (0, 1, 2), in place of `seed`; () uses `seed`
+  config.seeds = ()  # replicates, e.g. (0, 1, 2), in place of `seed`; () uses `seed`
 
   config.task = ConfigDict()
   config.task.alphabet = 8  # letters; even
@@ -63,14 +72,12 @@ def get_config() -> ConfigDict:
   config.task.min_input = 3  # shortest input, letters
   config.task.max_input = 4  # longest input, letters
   config.task.max_depth = 6  # depth cap of anything in this experiment, steps
-  config.task.n_labels = (
-    10  # labels that name values, at least max_depth + 2; a problem starts at a random one
-  )
+  config.task.n_labels = 10  # labels that name values: max_depth + 2 or more; the first is random
   config.task.trace = (
     'explicit'  # explicit: a step shows operand and result | compact: the result only
   )
-  config.task.skills = ()  # names of the skills in use; () is all 24
-  config.task.routings = ()  # names of the routing mechanisms in use; () is all 10
+  config.task.skills = ()  # names of the skills in use; () is all
+  config.task.routings = ()  # names of the routing mechanisms in use; () is all
 
   config.pools = ConfigDict()
   config.pools.salt = 1  # of the content hash: another salt is another split of compositions
@@ -88,22 +95,14 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.d_model = 64  # width
   config.model.n_layers = 2
-  config.model.n_heads = (
-    2  # of attention; with 4, learning and speed were behind (results/NOTES.md)
-  )
+  config.model.n_heads = 2  # attention heads; 4 were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
-  config.model.positions = (
-    'segment'  # segment: name of the token's segment and index in it | rope | none
-  )
+  config.model.positions = 'segment'  # segment: name of its segment and index in it | rope | none
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
   config.model.tied = True  # the output head is the token embedding's transpose
-  config.model.dtype = (
-    'float32'  # of activations: float32 | bfloat16 (parameters and loss stay float32)
-  )
-  config.model.remat = False  # recompute activations in the backward pass: less memory, more time
-  config.model.scan_layers = (
-    False  # one compiled layer for all: compiles faster, runs slower on CPU
-  )
+  config.model.dtype = 'float32'  # of activations: float32 | bfloat16 (the rest stays float32)
+  config.model.remat = False  # recompute activations for gradients: less memory, more time
+  config.model.scan_layers = False  # one compiled layer for all: compiles faster, runs slower
 
   config.optimizer = ConfigDict()
   config.optimizer.b1 = 0.9
@@ -125,13 +124,17 @@ def get_config() -> ConfigDict:
   config.rl = ConfigDict()
   config.rl.prompts = 128  # problems a batch
   config.rl.group = 4  # sampled traces a problem
-  config.rl.temperature = 1.2  # of sampling; the gradient is that of the same tempered policy
+  config.rl.temperature = 1.2  # of sampling; the gradient is of the same tempered policy
+  config.rl.reward = 'answer'  # answer | strict | steps (learning/exploration.py)
+  config.rl.anchor = ()  # supports of an auxiliary SFT loss in every update; () is none
+  config.rl.anchor_batch = 32  # its problems an update
+  config.rl.anchor_weight = 0.1  # of its loss
   config.rl.optimizer = 'muon'  # adamw | muon
   config.rl.lr = 4e-4
   config.rl.warmup = 20
   config.rl.schedule = 'cosine'
-  config.rl.estimator = 'rloo'  # reinforce | rloo | grpo | dr_grpo (formulas: learning/losses.py)
-  config.rl.average = 'token'  # token | sequence | constant: how per-token losses become one number
+  config.rl.estimator = 'rloo'  # reinforce | rloo | grpo | dr_grpo (learning/losses.py)
+  config.rl.average = 'token'  # token | sequence | constant: how token losses become one
   config.rl.epochs = 1  # updates on each batch; 1 is exactly on-policy
   config.rl.clip_low = 0.2  # the probability ratio is clipped to [1 - clip_low, 1 + clip_high]
   config.rl.clip_high = 0.28
@@ -143,45 +146,45 @@ def get_config() -> ConfigDict:
   config.rft.prompts = 128
   config.rft.group = 4
   config.rft.temperature = 1.2
+  config.rft.reward = 'answer'  # answer | strict | steps (learning/exploration.py)
+  config.rft.anchor = ()  # supports of an auxiliary SFT loss in every update; () is none
+  config.rft.anchor_batch = 32  # its problems an update
+  config.rft.anchor_weight = 0.1  # of its loss
   config.rft.optimizer = 'muon'  # adamw | muon
   config.rft.lr = 4e-4
   config.rft.warmup = 20
   config.rft.schedule = 'cosine'
-  config.rft.sampler = 'parent'  # parent: traces come from the stage's initial parameters | current
+  config.rft.sampler = 'parent'  # whose traces: parent (the stage's initial parameters) | current
 
   config.stages = ConfigDict()
   config.stages.sft = stage('sft', '', 2000, ('sft',))
 
   config.eval = ConfigDict()
   config.eval.problems = 1024  # per split and depth, greedy
-  config.eval.every = (
-    0  # also evaluate every so many updates of a stage, on the splits of `curve`; 0 is only its end
-  )
+  config.eval.every = 0  # updates between evaluations on the splits of `curve`; 0: only the end
   config.eval.curve = ('seen', 'unseen')
   config.eval.pass_k = (1, 4, 16)  # unbiased pass@k; () is none
-  config.eval.pass_samples = (
-    16  # traces sampled per problem for it, for the first problems / pass_samples problems
-  )
-  config.eval.splits = (
-    ConfigDict()
-  )  # split -> name of a support; all of them are checked against all training data
+  config.eval.pass_samples = 16  # traces a problem for it (the first problems / pass_samples)
+  config.eval.splits = ConfigDict()  # split -> name of a support
   config.eval.splits.atoms = 'atoms'
   config.eval.splits.seen = 'sft'
   config.eval.splits.unseen = 'unseen'
   config.eval.splits.deeper = 'deeper'
-  config.eval.trained = (
-    'atoms',
-    'seen',
-  )  # splits that training may share compositions with; all others must be unseen
+  # Splits that training may share compositions with. All others are checked to be unseen.
+  config.eval.trained = ('atoms', 'seen')
 
-  # What summary.json reports: (name, ((weight, arm, split, depth), ...)); depth 0 is the mean over the split's depths.
+  # What summary.json reports: (name, ((weight, arm, split, depth), ...)). Depth 0 is the mean over
+  # the split's depths.
   config.contrasts = ()
 
   config.run = ConfigDict()
   config.run.steps_per_call = 20  # updates a dispatch; metrics are averaged over them
   config.run.checkpoint_every = 500  # updates
-  config.run.data_parallel = 0  # devices that share a batch; 0 is all of them (on CPU: all cores)
-  config.run.block_rows = (
-    0  # packed rows whose gradient is computed at a time on a device; 0 suits the platform
+  config.run.data_parallel = 0  # devices that share a batch; 0 is all (on CPU: all cores)
+  config.run.microbatch_rows = (
+    0  # packed rows whose gradient a device computes at a time; 0 suits it
   )
+  for name, kind in KINDS.items():  # kinds of stage that are not written out above
+    if name not in config:
+      config[name] = ConfigDict(dataclasses.asdict(kind.section()))
   return config

@@ -2,11 +2,12 @@
 
   launch/run.sh
 
-Hardware: 2 CPU cores, about 4 minutes a seed. Expected, in accuracy points (results/quickstart, three seeds, 1,024 problems per
-cell and seed): RL on compounds minus SFT continued +20 on unseen compositions, +7 on deeper ones.
+Hardware: 2 CPU cores, about 4 minutes a seed. Expected, in accuracy points (results/quickstart,
+three seeds, 1,024 problems per cell and seed): RL on compounds minus SFT continued +20 on unseen
+compositions, +7 on deeper ones.
 
-All 24 skills and 10 routing mechanisms. No composition of more than three steps is trained on; dry traces show the format of up
-to six (their letters are noise and carry no loss).
+All 24 skills and 10 routing mechanisms. No composition of more than three steps is trained on; dry
+traces show the format of up to six (their letters are noise and carry no loss).
 """
 
 from ml_collections import ConfigDict
@@ -23,9 +24,9 @@ def get_config() -> ConfigDict:
   config.stages.sft = default.stage('sft', '', 2000, ('sft', 'dry'), (0.75, 0.25))
   config.stages.compound = default.stage('rl', 'sft', 500, ('compounds',))
   config.stages.atomic = default.stage('rl', 'sft', 500, ('atoms',))
-  # Goes on at the learning rate at which SFT ended: at the peak it would first undo what it is to be compared with.
+  # At the learning rate at which SFT ended: the peak would first undo what it is compared with.
   config.stages.sft_continued = default.stage(
-    'sft', 'sft', 500, ('sft', 'dry'), (0.75, 0.25), lr_scale=0.1
+    'sft', 'sft', 500, ('sft', 'dry'), (0.75, 0.25), lr=4e-4
   )
   config.contrasts = tuple(
     (f'quickstart.{split}.compound_minus_{arm}', ((1, 'compound', split, 0), (-1, arm, split, 0)))

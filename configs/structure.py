@@ -1,4 +1,5 @@
-"""Which representation lets a trace's *structure* (right modules, right order, right length) reach unseen depths?
+"""Which representation lets a trace's *structure* (right modules, right order, right length) reach
+unseen depths?
 
   for what in segment rope none no_conv no_dry; do
     case $what in
@@ -10,8 +11,9 @@
     WORKDIR=runs/structure/$what launch/run.sh configs/structure.py $change
   done
 
-About 2 minutes each on 2 cores. The SFT stage of the quickstart, alone; read off `structure_accuracy` at depths 4 to 6, on the
-validation pool (results/NOTES.md has what was measured).
+About 2 minutes each on 2 cores. The SFT stage of the quickstart, alone; read off
+`structure_accuracy` at depths 4 to 6, on the validation pool (results/NOTES.md has what was
+measured).
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,8 @@
-"""Checkpoints of one stage, by orbax: (state, step), with a digest that a damaged file does not pass.
+"""Checkpoints of one stage, by orbax: (state, step), with a digest that a damaged file does not
+pass.
 
-The resolved config lies beside them in the workdir's config.json, which a workdir holds exactly one of; data and
-samples are functions of (seed, step), so nothing else is needed to continue.
+The resolved config lies beside them in the workdir's config.json, which a workdir holds exactly one
+of; data and samples are functions of (seed, step), so nothing else is needed to continue.
 """
 
 import pathlib
@@ -12,16 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-
-class CheckpointError(RuntimeError):
-  """A checkpoint that can't be written or read, in one line."""
+from compgen_jax.errors import CheckpointError
 
 
 @jax.jit
-def digest(tree: Any) -> jax.Array:
+def checksum(tree: Any) -> jax.Array:
   """uint32[]: a position-weighted sum of all bits, which any single changed bit changes."""
 
-  def leaf_digest(i, leaf):
+  def of_leaf(i, leaf):
     bits = (
       jax.lax.bitcast_convert_type(leaf, jnp.uint32)
       if leaf.dtype.itemsize == 4
@@ -30,7 +29,7 @@ def digest(tree: Any) -> jax.Array:
     weights = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1  # odd, so no bit is multiplied away
     return jnp.sum(bits.reshape(-1) * weights, dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
 
-  return sum(leaf_digest(i, leaf) for i, leaf in enumerate(jax.tree.leaves(tree)))
+  return sum(of_leaf(i, leaf) for i, leaf in enumerate(jax.tree.leaves(tree)))
 
 
 @jax.jit
@@ -66,7 +65,7 @@ class StageCheckpoints:
       )
     try:
       written = self._checkpointer.save(
-        step, state, force=True, custom_metadata={'digest': int(digest(state))}
+        step, state, force=True, custom_metadata={'digest': int(checksum(state))}
       )
     except Exception as e:  # a full or read-only disk reaches us under many types
       raise CheckpointError(
@@ -96,7 +95,7 @@ class StageCheckpoints:
     mismatch = jax.tree.map(
       lambda a, b: np.shape(a) != np.shape(b) or a.dtype != b.dtype, state, like
     )
-    if any(jax.tree.leaves(mismatch)) or int(digest(state)) != wanted:
+    if any(jax.tree.leaves(mismatch)) or int(checksum(state)) != wanted:
       raise CheckpointError(
         f'{self._folder}: checkpoint {step} is damaged (its digest does not match its data)'
       )
@@ -104,6 +103,12 @@ class StageCheckpoints:
 
   def close(self) -> None:
     self._checkpointer.close()
+
+  def __enter__(self) -> 'StageCheckpoints':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
 
 
 def _one_line(e: Exception) -> str:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compgen_jax.config import Config
-from compgen_jax.experiment import files
-from compgen_jax.experiment.evaluate import wilson
+from compgen_jax.experiment import record
+from compgen_jax.statistics import wilson
 from compgen_jax.experiment.summary import interval
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart also in grey; its yellow is too pale for points.
@@ -242,7 +242,7 @@ def _modules(final: list[dict[str, Any]], unseen: tuple[str, ...], trace: str) -
 def _curves(
   folder: pathlib.Path, config: Config, arms: tuple[str, ...]
 ) -> dict[str, dict[str, Line]]:
-  history = {arm: files.read_jsonl(folder / 'stages' / arm / 'metrics.jsonl') for arm in arms}
+  history = {arm: record.read_metrics(folder, arm, config.all_seeds) for arm in arms}
   curves: dict[str, dict[str, Line]] = {}
   for (kinds, metric), title in CURVES.items():
     for arm in arms:

@@ -1,7 +1,8 @@
-"""Accuracy by split, depth and module, with n and intervals, and unbiased pass@k.
+"""Evaluation: a fixed set of problems by split and depth, traces of a model, and what they get
+right.
 
-The problems of a (split, depth) are drawn once, from the pools' salt: they are the same for every arm, seed and step, so
-arms are compared pairwise on the same problems, and evaluating can't change training.
+The problems of a (split, depth) are drawn once, from the pools' salt. They are the same for every
+arm and step, so arms are compared problem by problem, and evaluating can't change training.
 """
 
 import functools
@@ -12,81 +13,87 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from compgen_jax import typed
 from compgen_jax.config import Config
+from compgen_jax.errors import LeakError
+from compgen_jax.experiment import measures
+from compgen_jax.learning import batches
 from compgen_jax.learning.exploration import attempt
-from compgen_jax.learning.state import Setup, on_every_device
+from compgen_jax.learning.setup import Setup
+from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout
-from compgen_jax.task import latent, render
 from compgen_jax.task.latent import Composition, Problem
+from compgen_jax.task.render import Rendered
 from compgen_jax.task.support import Support
 from compgen_jax.task.verify import Verdict
 from compgen_jax.task.vocab import TaskConfig
 
-SLACK = 8  # columns beyond the longest golden trace, so that an overlong trace is seen to be one
-
-
-class LeakError(RuntimeError):
-  """An evaluated composition is in training data."""
+SLACK = 8  # columns beyond the longest golden trace: an overlong trace is seen to be one
 
 
 class Evaluation(NamedTuple):
-  """`rows`: dicts as in results.jsonl. `items`: (split, depth) -> bool[n] per seed, the answer verdict of each problem."""
+  """What was measured of one replicate of an arm at one step.
+
+  `rows`: dicts as in results.jsonl. `items`: 'SPLIT/DEPTH' -> bool[n], whether each problem was
+  answered right.
+  """
+
+  rows: list[dict[str, Any]]
+  items: dict[str, list[bool]]
+
+
+class Pooled(NamedTuple):
+  """The same of several replicates: `items` holds bool[replicates, n]."""
 
   rows: list[dict[str, Any]]
   items: dict[str, list[list[bool]]]
 
 
-def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-  """The 95 % interval of a proportion (Wilson 1927)."""
-  if n == 0:
-    return 0.0, 1.0
-  p = successes / n
-  centre, spread = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-  return float((centre - spread) / (1 + z * z / n)), float((centre + spread) / (1 + z * z / n))
-
-
-def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
-  """Mean over problems of 1 - C(samples - correct, k) / C(samples, k): unbiased (Chen et al. 2021, arXiv 2107.03374)."""
-  wrong_Q = samples - correct_Q
-  factors_Qxk = np.maximum(wrong_Q[:, None] - np.arange(k), 0) / (samples - np.arange(k))
-  return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
+def pool(evaluations: list[Evaluation]) -> Pooled:
+  """Replicates of one arm, put together."""
+  rows = [row for evaluation in evaluations for row in evaluation.rows]
+  cells = evaluations[0].items
+  return Pooled(
+    rows, {cell: [evaluation.items[cell] for evaluation in evaluations] for cell in cells}
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('task', 'depth_cap'))
-def _problems(key: jax.Array, compositions: Composition, task: TaskConfig, depth_cap: int):
-  keys = jax.random.split(key, compositions.depth.shape[0])
-  problems = jax.vmap(lambda k, c: latent.sample(k, c, task))(keys, compositions)
-  return problems, jax.vmap(lambda p: render.render(p, task, depth_cap))(problems)
+def _problems(
+  key: jax.Array, compositions: Composition, task: TaskConfig, depth_cap: int
+) -> tuple[Problem, Rendered]:
+  key_B = jax.random.split(key, compositions.depth.shape[0])
+  return batches.make(key_B, compositions, False, task, depth_cap)
 
 
 @functools.partial(jax.jit, static_argnames=('setup', 'n_tokens'))
-def _judge(
+def _attempt(
   params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
 ) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
-  def mine(params, prompts, problems, length_B, key, temperature):
-    ids = setup.row_ids(0, prompts_BxP.shape[0])
-    take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
-    rows = take(problems), take(prompts)
+  def mine(params, prompts_BxP, problems, length_B, key, temperature):
+    ids = setup.devices.row_ids(0, length_B.shape[0])
+    rows = jax.tree.map(lambda x: x[ids], (problems, prompts_BxP, length_B))
+    problems, prompts_BxP, length_B = rows
     return attempt(
       setup,
       params,
-      *rows,
+      problems,
+      prompts_BxP,
       key,
       ids[:, None],
-      take(length_B),
+      length_B,
       n_tokens=n_tokens,
       temperature=temperature,
     )
 
-  return on_every_device(mine, setup, row_outputs=True)(
-    params, prompts_BxP, problems, length_B, key, temperature
-  )
+  on_all = setup.devices.shared(mine, row_outputs=True)
+  return on_all(params, prompts_BxP, problems, length_B, key, temperature)
 
 
 class Evaluator:
-  """Holds every split's problems; call it on parameters."""
+  """Holds the problems of every split; call it on parameters."""
 
   def __init__(
     self, config: Config, setup: Setup, supports: dict[str, Support], training: dict[str, Support]
@@ -108,21 +115,25 @@ class Evaluator:
     for (split, depth), support in self.splits.items():
       key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
       composition_key, problem_key = jax.random.split(key)
-      compositions = support.sample_at_depth(
-        composition_key, depth, config.eval.problems, self._depth_cap
-      )
+      n, cap = config.eval.problems, self._depth_cap
+      compositions = support.sample_at_depth(composition_key, depth, n, cap)
       if split not in config.eval.trained:
-        for name, trained in training.items():
-          inside = np.asarray(trained.contains_all(compositions))
-          if np.any(inside & (np.asarray(compositions.depth) > 1)):
-            raise LeakError(
-              f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}'
-            )
+        _require_unseen(split, compositions, training)
       self._compositions[split, depth] = problem_key, compositions
 
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What the results at the end of a stage depend on, beside the parameters: plain data."""
+    config = self._config
+    splits = {
+      split: typed.plain(config.supports[support]) for split, support in config.eval.splits.items()
+    }
+    names = ('problems', 'pass_k', 'pass_samples')
+    return typed.plain({name: getattr(config.eval, name) for name in names} | {'splits': splits})
+
   @functools.cached_property
-  def problems(self) -> dict[tuple[str, int], tuple[Problem, render.Rendered]]:
-    """(split, depth) -> its problems; drawn when first asked for, so that no training waits for it."""
+  def problems(self) -> dict[tuple[str, int], tuple[Problem, Rendered]]:
+    """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
     task, cap = self._config.task, self._depth_cap
     return {
       cell: _problems(key, compositions, task, cap)
@@ -130,107 +141,68 @@ class Evaluator:
     }
 
   def sample(
-    self,
-    params,
-    split: str,
-    depth: int,
-    temperature: float,
-    key: jax.Array | None = None,
-    repeat: int = 1,
-  ):
-    """Traces (Rollout) and verdicts of `eval.problems` rows: each of the first problems `repeat` times."""
+    self, params, split: str, depth: int, temperature: float, repeat: int = 1
+  ) -> tuple[Rollout, Verdict]:
+    """Traces, and verdicts on them, of `eval.problems` rows.
+
+    The rows are the first problems of the (split, depth), each `repeat` times (neighbours).
+    """
     problems, rendered = self.problems[split, depth]
     n = self._config.eval.problems
-    pick = lambda x: jnp.repeat(x[: -(-n // repeat)], repeat, axis=0)[:n]
-    problems, prompts, lengths = jax.tree.map(
-      pick, (problems, rendered.prompt, rendered.trace_length)
-    )
+
+    def pick(x):
+      return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
+
+    inputs = problems, rendered.prompt, rendered.trace_length
+    problems, prompts, lengths = jax.tree.map(pick, inputs)
     n_tokens = rendered.trace.shape[1] + SLACK
-    return _judge(
-      params,
-      prompts,
-      problems,
-      lengths,
-      self._key if key is None else key,
-      temperature,
-      self._setup,
-      n_tokens,
+    return _attempt(
+      params, prompts, problems, lengths, self._key, temperature, self._setup, n_tokens
     )
 
-  def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
-    """Evaluates parameters with a leading seed axis; `final` adds modules and pass@k and takes all splits."""
+  def __call__(self, params, seed: int, arm: str, step: int, final: bool) -> Evaluation:
+    """Evaluates one replicate's parameters.
+
+    `final`: on all splits, with modules and pass@k; else accuracies on the splits of `eval.curve`.
+    """
     config = self._config
     rows, items = [], {}
     for (split, depth), (problems, _) in self.problems.items():
       if not final and split not in config.eval.curve:
         continue
-      for s, seed in enumerate(config.all_seeds):
-        label = dict(
-          experiment=config.experiment,
-          arm=arm,
-          stage=config.stages[arm].kind,
-          seed=seed,
-          step=step,
-          split=split,
-          depth=depth,
-        )
-        one = jax.tree.map(lambda x: x[s], params)
-        verdict = jax.device_get(self.sample(one, split, depth, 0.0)[1])
-        measured = _rates(verdict)
-        if final:
-          measured += _module_rates(verdict, jax.device_get(problems.composition), config.task)
-          measured += self._pass_rates(one, split, depth)
-          items.setdefault(f'{split}/{depth}', []).append([bool(x) for x in verdict.answer])
-        rows += [label | row for row in measured]
+      verdict = jax.device_get(self.sample(params, split, depth, 0.0)[1])
+      measured = measures.of_traces(verdict)
+      if final:
+        composition = jax.device_get(problems.composition)
+        measured += measures.of_modules(verdict, composition, config.task)
+        measured += self._pass_rates(params, split, depth)
+        items[f'{split}/{depth}'] = [bool(x) for x in verdict.answer]
+      label = dict(
+        experiment=config.experiment,
+        arm=arm,
+        stage=config.stages[arm].kind,
+        seed=seed,
+        step=step,
+        split=split,
+        depth=depth,
+      )
+      rows += [label | row for row in measured]
     return Evaluation(rows, items)
 
   def _pass_rates(self, params, split: str, depth: int) -> list[dict[str, Any]]:
     ev = self._config.eval
     if not ev.pass_k:
       return []
-    per_call = ev.problems // ev.pass_samples
+    n_problems = ev.problems // ev.pass_samples
     verdict = self.sample(params, split, depth, 1.0, repeat=ev.pass_samples)[1]
-    correct_Q = (
-      np.asarray(verdict.answer)[: per_call * ev.pass_samples]
-      .reshape(per_call, ev.pass_samples)
-      .sum(axis=1)
-    )
-    return [
-      dict(metric=f'pass@{k}', value=pass_at_k(correct_Q, ev.pass_samples, k), n=per_call)
-      for k in ev.pass_k
-    ]
+    correct = np.asarray(verdict.answer)[: n_problems * ev.pass_samples]
+    return measures.of_samples(correct.reshape(n_problems, ev.pass_samples), ev.pass_k)
 
 
-def _rate(metric: str, correct: np.ndarray, **more) -> dict[str, Any]:
-  n, k = int(correct.size), int(np.sum(correct))
-  low, high = wilson(k, n)
-  return dict(metric=metric, value=k / n, n=n, low=low, high=high) | more
-
-
-def _rates(verdict: Verdict) -> list[dict[str, Any]]:
-  return [
-    _rate('accuracy', verdict.answer),
-    _rate('strict_accuracy', verdict.strict),
-    _rate('structure_accuracy', verdict.structure),
-  ]
-
-
-def _module_rates(
-  verdict: Verdict, composition: Composition, task: TaskConfig
-) -> list[dict[str, Any]]:
-  """Share of a module's steps that are right given what the trace says before them, over well-structured traces.
-
-  Compact traces do not show what was routed, so there a step is judged whole, as its skill's.
-  """
-  step = np.arange(composition.routing.shape[1])
-  counted = verdict.structure[:, None] & (step < composition.depth[:, None])
-  rows = []
-  for metric, index, ok, inventory in (
-    ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),
-    ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory),
-  )[task.trace == 'compact' :]:
-    for i, entry in enumerate(inventory):
-      mine = counted & (index == i)
-      if mine.any():
-        rows.append(_rate(metric, ok[mine], module=entry.__name__))
-  return rows
+def _require_unseen(split: str, compositions: Composition, training: dict[str, Support]) -> None:
+  """Raises LeakError where a composition (of two steps or more) is in a training support."""
+  for name, trained in training.items():
+    inside = np.asarray(trained.contains_all(compositions)) & (compositions.depth > 1)
+    if np.any(inside):
+      n = int(inside.sum())
+      raise LeakError(f'eval.splits.{split}: {n} of its compositions are in training data {name}')

@@ -6,7 +6,8 @@ import os
 import pathlib
 from typing import Any
 
-from compgen_jax.config import Config, ConfigError, to_dict
+from compgen_jax.config import Config, from_json
+from compgen_jax.errors import ConfigError
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -38,53 +39,46 @@ def read_jsonl(path: pathlib.Path) -> list[dict]:
   return rows
 
 
-def open_workdir(workdir: str | os.PathLike, config: Config) -> tuple[pathlib.Path, Any]:
-  """Makes or reopens a workdir for this config; returns its path and a lock to keep until the end.
+def open_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, Any]:
+  """Makes or reopens a workdir; returns its path and a lock to keep until the end.
 
   Raises:
-    ConfigError: it holds another config, another process is using it, or it can't be written.
+    ConfigError: another process is using it, or it can't be written.
   """
   folder = pathlib.Path(workdir)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / '.lock', 'a')
   except OSError as e:
-    raise ConfigError(
-      f'workdir={str(workdir)!r}: a folder that can be written is wanted ({e.strerror})'
-    ) from e
+    what = f'a folder that can be written is wanted ({e.strerror})'
+    raise ConfigError(f'workdir={str(workdir)!r}: {what}') from e
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as e:
     raise ConfigError(f'workdir={str(workdir)!r}: another process is using it') from e
-  if not (folder / 'config.json').exists():
-    write_json(folder / 'config.json', to_dict(config))
-  require_config(folder, config)
   return folder, lock
 
 
-def require_config(folder: pathlib.Path, config: Config, may_differ: tuple[str, ...] = ()) -> None:
-  """Raises ConfigError unless the workdir's config is this one, up to the sections that may differ."""
+def read_config(workdir: str | os.PathLike) -> Config:
+  """The config of a run, from its config.json.
+
+  Raises:
+    ConfigError: there is none, or it can't be read.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
   try:
-    held = json.loads((folder / 'config.json').read_text())
-  except (json.JSONDecodeError, OSError) as e:
-    raise ConfigError(
-      f'workdir={str(folder)!r}: its config.json is not readable; legal is another folder'
-    ) from e
-  wanted = json.loads(json.dumps(to_dict(config)))
-  for section in may_differ:
-    held.pop(section, None), wanted.pop(section, None)
-  difference = _first_difference(held, wanted)
-  if difference:
-    path, there, here = difference
-    raise ConfigError(
-      f'workdir={str(folder)!r}: it holds another config ({path}={there!r} there, {here!r} here); legal is another folder'
-    )
+    held = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, OSError) as e:
+    what = 'it has no readable config.json; legal is the folder of a run'
+    raise ConfigError(f'workdir={str(workdir)!r}: {what}') from e
+  return from_json(held)
 
 
-def _first_difference(a: Any, b: Any, path: str = '') -> tuple[str, Any, Any] | None:
+def first_difference(a: Any, b: Any, path: str = '') -> tuple[str, Any, Any] | None:
+  """`(path, value in a, value in b)` of the first entry in which nested dicts differ, or None."""
   if isinstance(a, dict) and isinstance(b, dict):
     for key in dict.fromkeys([*a, *b]):
-      found = _first_difference(a.get(key), b.get(key), f'{path}.{key}' if path else key)
+      found = first_difference(a.get(key), b.get(key), f'{path}.{key}' if path else key)
       if found:
         return found
     return None

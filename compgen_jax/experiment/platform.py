@@ -1,8 +1,10 @@
-"""Every choice that depends on the hardware, in one place. None of them changes what is computed, only how fast.
+"""Every choice that depends on the hardware, in one place. None of them changes what is computed,
+only how fast.
 
-On CPU each core is made a device of its own: small matrices run faster on one thread each, on two halves of a batch, than
-on two threads together. And rows are worked off in blocks whose activations stay in a core's cache (a block of 8 instead of
-512 rows made a training step 2.3 times as fast at d = 64). An accelerator takes large blocks, and several seeds at once.
+On CPU each core is made a device of its own: small matrices run faster on one thread each, on two
+halves of a batch, than on two threads together. And rows are worked off in blocks whose activations
+stay in a core's cache (a block of 8 instead of 512 rows made a training step 2.3 times as fast at d
+= 64). An accelerator takes large blocks, and several seeds at once.
 """
 
 import dataclasses
@@ -15,7 +17,8 @@ def prepare() -> None:
   """Settings that must be made before jax first touches a device; what the user set stays."""
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/compgen_jax'))
-  # By default programs that compile within a second are not kept: here they are many, and add up to several seconds.
+  # By default programs that compile within a second are not kept: here they are many, and add up to
+  # several seconds.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   flags = os.environ.get('XLA_FLAGS', '')
   if 'xla_force_host_platform_device_count' not in flags and cores() > 1:
@@ -29,25 +32,31 @@ def cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """How work is cut: see `learning.state.Setup` (`row_columns`, `block_rows`, `rollout_rows`) and `Model` (`chunk`)."""
+  """How work is cut: see `learning.state.Setup` (`row_columns`, `microbatch_rows`, `rollout_rows`)
+  and `Model` (`chunk`)."""
 
   row_columns: int
-  block_rows: tuple[int, ...]
+  microbatch_rows: tuple[int, ...]
   rollout_rows: int
   chunk: int
 
 
-def division_of_work(d_model: int, block_rows: int) -> Work:
-  """The division that suits this platform and model width; `block_rows` of the user's, or 0."""
+def division_of_work(d_model: int, microbatch_rows: int) -> Work:
+  """The division that suits this platform and model width; `microbatch_rows` of the user's, or
+  0."""
   if jax.default_backend() == 'cpu':
     return Work(
-      row_columns=144, block_rows=(block_rows or 3, 1), rollout_rows=max(16, d_model // 4), chunk=72
+      row_columns=144,
+      microbatch_rows=(microbatch_rows or 3, 1),
+      rollout_rows=max(16, d_model // 4),
+      chunk=72,
     )
-  return Work(row_columns=256, block_rows=(block_rows or 256,), rollout_rows=0, chunk=0)
+  return Work(row_columns=256, microbatch_rows=(microbatch_rows or 256,), rollout_rows=0, chunk=0)
 
 
-def vmap_seeds() -> bool:
-  """Whether several seeds run side by side. A CPU runs them one after the other: side by side they leave its cache."""
+def side_by_side() -> bool:
+  """Whether several seeds run side by side. A CPU runs them one after the other: side by side they
+  leave its cache."""
   return jax.default_backend() != 'cpu'
 
 

@@ -1,18 +1,21 @@
 """One experiment from config to report: `run(config, workdir)`."""
 
 import os
+import pathlib
 import time
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax import config as config_lib
+from compgen_jax import validation
 from compgen_jax.config import Config
-from compgen_jax.experiment import files, platform, report, stages, summary
-from compgen_jax.experiment.evaluate import Evaluator
+from compgen_jax.errors import ConfigError
+from compgen_jax.experiment import evaluate, files, platform, report, stages, summary
+from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import say
-from compgen_jax.learning.state import AXIS, Setup
+from compgen_jax.learning.devices import DATA, Devices
+from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.support import Support
@@ -30,29 +33,49 @@ def build_supports(config: Config) -> dict[str, Support]:
       for name, c in config.supports.items()
     }
   except support_lib.EmptySupportError as e:
-    raise config_lib.ConfigError(str(e)) from e
+    raise ConfigError(str(e)) from e
 
 
 def build_setup(config: Config, n_devices: int) -> Setup:
-  """Task, model (sized for the task's tokens) and division of work; no sources and no optimizer yet."""
+  """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer."""
   task = config.task
-  work = platform.division_of_work(config.model.d_model, config.run.block_rows)
+  work = platform.division_of_work(config.model.d_model, config.run.microbatch_rows)
   model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
-  rows = dict(
-    row_columns=work.row_columns, block_rows=work.block_rows, rollout_rows=work.rollout_rows
+  return Setup(
+    task,
+    model,
+    tx=None,
+    sources=(),
+    devices=Devices(n_devices),
+    row_columns=work.row_columns,
+    microbatch_rows=work.microbatch_rows,
+    rollout_rows=work.rollout_rows,
   )
-  return Setup(task, model, None, (), n_devices, **rows)
 
 
 def data_mesh(n_devices: int) -> jax.sharding.Mesh:
   """The first devices, along the axis that batches are split over."""
   auto = (jax.sharding.AxisType.Auto,)
-  return jax.make_mesh((n_devices,), (AXIS,), axis_types=auto, devices=jax.devices()[:n_devices])
+  devices = jax.devices()[:n_devices]
+  return jax.make_mesh((n_devices,), (DATA,), axis_types=auto, devices=devices)
 
 
 def training_supports(config: Config, supports: dict[str, Support]) -> dict[str, Support]:
   """The supports that some stage trains on."""
-  return {name: supports[name] for stage in config.stages.values() for name in stage.data}
+  names = [name for stage in config.stages.values() for name in stage.data]
+  names += [name for stage in config.stages for name in config.anchor_rows(stage)]
+  return {name: supports[name] for name in names}
+
+
+def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
+  """The seeds that train together: all that have come equally far, or each alone (on a CPU)."""
+  if not platform.side_by_side():
+    return [(seed,) for seed in config.all_seeds]
+  by_progress: dict[tuple, list[int]] = {}
+  for seed in config.all_seeds:
+    records = [stages.Record(workdir, config, name, seed) for name in config.stage_order]
+    by_progress.setdefault(tuple(map(stages.newest_checkpoint, records)), []).append(seed)
+  return [tuple(seeds) for seeds in by_progress.values()]
 
 
 def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -60,7 +83,9 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
   Args:
     config: a ConfigDict as made by configs/*.py, or the typed `Config`.
-    workdir: the folder for checkpoints and results; running again with the same config continues there.
+    workdir: the folder for checkpoints and results. Running again with the same config continues
+      there; with more seeds, stages, splits, supports or contrasts, what is finished stays and the
+      rest is run.
 
   Returns:
     The rows of results.jsonl.
@@ -70,34 +95,72 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   """
   if not isinstance(config, Config):
     config = config_lib.from_config_dict(config)
-  n_devices = config_lib.validate_devices(config, jax.device_count())
+  n_devices = validation.devices(config, jax.device_count())
   mesh = data_mesh(n_devices)
-  with jax.set_mesh(mesh):  # as below, or programs that both need would be compiled twice
-    supports = build_supports(config)
-  folder, lock = files.open_workdir(workdir, config)
   started = time.monotonic()
-  summary.commit()
-  with lock, jax.set_mesh(mesh):
+  # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
+  with jax.set_mesh(mesh):
+    supports = build_supports(config)
     base = build_setup(config, n_devices)
     evaluator = Evaluator(config, base, supports, training_supports(config, supports))
-    params: dict[str, Any] = {}
-    evaluations = {}
-    replicated = NamedSharding(mesh, PartitionSpec())
-    for name in config_lib.stage_order(config):
-      stage = stages.build(name, config, base, supports, folder)
-      parent = params.get(config.stages[name].init_from)
-      params[name] = jax.device_put(stages.run(stage, parent, evaluator), replicated)
-      evaluations[name] = stages.read_evaluation(stage)
-    rows = [
-      row
-      for name in evaluations
-      for row in files.read_jsonl(folder / 'stages' / name / 'curve.jsonl') + evaluations[name].rows
-    ]
-    files.write_jsonl(folder / 'results.jsonl', rows)
-    wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
-    result = summary.summarise(config, evaluations, wall_s)
-    files.write_json(folder / 'summary.json', result)
-    report.write(folder, config, rows, result)
+    folder, lock = files.open_workdir(workdir)
+    summary.commit()
+    with lock:
+      require_origins(config, folder)
+      files.write_json(folder / 'config.json', config_lib.to_dict(config))
+      evaluations = _run_stages(config, folder, base, supports, evaluator)
+      rows = _result_rows(config, folder, evaluations)
+      pooled = {
+        name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
+        for name, by_seed in evaluations.items()
+      }
+      files.write_jsonl(folder / 'results.jsonl', rows)
+      wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
+      result = summary.summarise(config, pooled, wall_s)
+      files.write_json(folder / 'summary.json', result)
+      report.write(folder, config, rows, result)
   say(summary.table_text(result))
   say(f'report: {folder / "report.html"}')
+  return rows
+
+
+def require_origins(config: Config, folder: pathlib.Path) -> None:
+  """Raises ConfigError where a stage of the workdir has begun under a config that trains it
+  otherwise."""
+  for name in config.stage_order:
+    for seed in config.all_seeds:
+      stages.Record(folder, config, name, seed).require_origin()
+
+
+def _run_stages(
+  config: Config,
+  folder: pathlib.Path,
+  base: Setup,
+  supports: dict[str, Support],
+  evaluator: Evaluator,
+) -> dict[str, dict[int, Evaluation]]:
+  """Runs every stage of every group of replicates; what was measured, by stage and seed."""
+  evaluations: dict[str, dict[int, Evaluation]] = {name: {} for name in config.stage_order}
+  built: dict[tuple[str, int], stages.Stage] = {}
+  for seeds in groups(config, folder):
+    params: dict[str, stages.Params] = {}
+    for name in config.stage_order:
+      key = name, len(seeds)
+      if key not in built:  # groups of one size share compiled programs
+        built[key] = stages.build(name, config, base, supports, folder, len(seeds))
+      parent = params.get(config.stages[name].init_from)
+      params[name], measured = stages.run(built[key], seeds, parent, evaluator)
+      evaluations[name] |= measured
+  return evaluations
+
+
+def _result_rows(
+  config: Config, folder: pathlib.Path, evaluations: dict[str, dict[int, Evaluation]]
+) -> list[dict[str, Any]]:
+  """The rows of results.jsonl: for each stage and seed its learning curve, then its end."""
+  rows = []
+  for name, by_seed in evaluations.items():
+    for seed in config.all_seeds:
+      rows += files.read_jsonl(stages.Record(folder, config, name, seed).folder / 'curve.jsonl')
+      rows += by_seed[seed].rows
   return rows

@@ -1,7 +1,11 @@
-"""Runs one stage: resumes, trains, checkpoints, evaluates. A finished stage is not run again."""
+"""Runs one stage: resumes, trains, checkpoints, evaluates. A finished stage is not run again.
+
+The replicates of a group train side by side, as one program; each is kept on disk by itself (see
+`record.py`).
+"""
 
 import dataclasses
-import json
+import functools
 import pathlib
 import time
 import zlib
@@ -11,28 +15,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax.config import Config
-from compgen_jax.experiment import files, platform
-from compgen_jax.experiment.checkpoint import CheckpointError, StageCheckpoints
+from compgen_jax.errors import CheckpointError, DivergedError
+from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import Progress, say
-from compgen_jax.learning import optimizer, policy_gradient, rejection, sft
-from compgen_jax.learning.state import SEEDS, Setup, Source, TrainState, create, on_every_device
+from compgen_jax.experiment.record import Record
+from compgen_jax.learning import optimizer
+from compgen_jax.learning.devices import REPLICATES, Devices
+from compgen_jax.learning.setup import Setup, Source
+from compgen_jax.learning.state import Given, TrainState, create
 from compgen_jax.task.support import Support
 
-SHOWN = ('loss', 'reward', 'entropy')
-MAY_DIFFER = (
-  'experiment',
-  'supports',
-  'eval',
-  'contrasts',
-  'run',
-)  # between a config and that of the parameters it reads
-
-
-class DivergedError(RuntimeError):
-  """Training produced NaN or infinity."""
+SHOWN = ('loss', 'reward', 'entropy')  # metrics on the terminal
+Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,207 +40,244 @@ class Stage:
   name: str
   config: Config
   setup: Setup
-  folder: pathlib.Path
+  workdir: pathlib.Path
 
   @property
   def steps(self) -> int:
     return self.config.stages[self.name].steps
 
   @property
-  def finished(self) -> bool:
-    return is_finished(self.folder)
+  def init_from(self) -> str:
+    return self.config.stages[self.name].init_from
 
+  def record(self, seed: int) -> Record:
+    """What a replicate of the stage keeps on disk."""
+    return Record(self.workdir, self.config, self.name, seed)
 
-def is_finished(folder: pathlib.Path) -> bool:
-  """Whether the stage of this folder has been trained and evaluated."""
-  return (folder / 'evaluation.json').exists()
+  @functools.cached_property
+  def advance(self) -> Callable:
+    """The compiled `(state, given, n) -> (state, metrics)`: see `updates`."""
+    return updates(self)
 
 
 def build(
-  name: str, config: Config, base: Setup, supports: dict[str, Support], workdir: pathlib.Path
+  name: str,
+  config: Config,
+  base: Setup,
+  supports: dict[str, Support],
+  workdir: pathlib.Path,
+  n_replicates: int = 1,
 ) -> Stage:
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
-  stage = config.stages[name]
-  section = getattr(config, stage.kind)
-  peak = stage.lr_scale * section.lr
-  learning_rate = optimizer.schedule(peak, section.warmup, stage.steps, section.schedule)
-  tx = optimizer.make(config.optimizer, section.optimizer, learning_rate)
-  n_seeds = len(config.all_seeds) if platform.vmap_seeds() else 1
-  sources = tuple(
-    Source(supports[support], rows) for support, rows in zip(stage.data, config.stage_rows(name))
+  stage, settings = config.stages[name], config.settings(name)
+  learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
+  rows = dict(zip(stage.data, config.stage_rows(name)))
+  setup = dataclasses.replace(
+    base,
+    tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
+    sources=tuple(Source(supports[support], n) for support, n in rows.items()),
+    anchor=tuple(Source(supports[s], n) for s, n in config.anchor_rows(name).items()),
+    devices=Devices(base.devices.n, n_replicates),
   )
-  return Stage(
-    name,
-    config,
-    dataclasses.replace(base, tx=tx, sources=sources, n_seeds=n_seeds),
-    workdir / 'stages' / name,
-  )
-
-
-def step_function(stage: Stage) -> Callable:
-  """`(state, key, parent) -> (state, metrics)`: one update of this stage's kind, for one seed."""
-  config, setup = stage.config, stage.setup
-  match config.stages[stage.name].kind:
-    case 'sft':
-      return lambda state, key, parent: sft.step(state, key, setup)
-    case 'rl':
-      return lambda state, key, parent: policy_gradient.step(state, key, setup, config.rl, parent)
-    case 'rft':
-      return lambda state, key, parent: rejection.step(state, key, setup, config.rft, parent)
-
-
-def over_seeds(f: Callable, n: int, side_by_side: bool) -> Callable:
-  """`f` on arguments with a leading seed axis of length n, by `vmap` or one after the other in the same program."""
-  if n > 1 and side_by_side:
-    return jax.vmap(f, axis_name=SEEDS)
-  if n > 1:
-    return lambda *args: jax.lax.map(lambda args: f(*args), args)
-  first = lambda tree: jax.tree.map(lambda x: x[0], tree)
-  return lambda *args: jax.tree.map(lambda x: x[None], f(*map(first, args)))
+  return Stage(name, config, setup, workdir)
 
 
 def updates(stage: Stage) -> Callable:
-  """The compiled `(state, keys, parent, n) -> (state, metrics)`: n updates in one dispatch, metrics averaged over them.
+  """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
 
-  n is traced, so one program serves every number; the state is donated. With several devices the whole loop runs inside
-  one `shard_map`: devices meet only where a step sums over the batch.
+  Arguments and results have a leading replicate axis; metrics are means over the n updates. n is
+  traced, so one program serves every number; the state is donated. With several devices the whole
+  loop runs inside one `shard_map`: devices meet only where a step sums over the batch.
   """
-  # Under jit, so that it is traced once for its shapes and for the loop.
-  one = jax.jit(
-    over_seeds(step_function(stage), len(stage.config.all_seeds), stage.setup.n_seeds > 1)
-  )
+  setup, config = stage.setup, stage.config.settings(stage.name)
+  step = stage.config.kind(stage.name).step
 
-  def run(state, keys, parent, n):
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state, keys, parent)[1]
-    )
+  # Under jit, so that it is traced once for its shapes and for the loop.
+  @jax.jit
+  def one(state, given):
+    return over_replicates(lambda s, g: step(s, g, setup, config), setup.devices)(state, given)
+
+  def run(state, given, n):
+    shapes = jax.eval_shape(one, state, given)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def body(_, carry):
       state, sums = carry
-      state, metrics = one(state, keys, parent)
+      state, metrics = one(state, given)
       return state, jax.tree.map(jnp.add, sums, metrics)
 
     state, sums = jax.lax.fori_loop(0, n, body, (state, zeros))
     return state, jax.tree.map(lambda x: x / n, sums)
 
-  return jax.jit(on_every_device(run, stage.setup), donate_argnums=0)
+  return jax.jit(setup.devices.shared(run), donate_argnums=0)
 
 
-def initial_state(stage: Stage, parent: Any | None) -> tuple[TrainState, Any]:
-  """The state before the first update and the parameters it starts from, with a leading seed axis."""
-  seeds = jnp.asarray(stage.config.all_seeds)
-  if parent is None:
-    init = lambda seed: stage.setup.model.init_params(
-      jax.random.fold_in(jax.random.key(seed), zlib.crc32(b'init'))
-    )
-    parent = jax.jit(jax.vmap(init))(seeds)
-  # Copied, because the loop takes the state's memory over.
-  state = jax.jit(jax.vmap(lambda p: create(stage.setup, jax.tree.map(jnp.copy, p))))(parent)
-  return state, parent
+def over_replicates(f: Callable, devices: Devices) -> Callable:
+  """`f` on arguments with a leading replicate axis."""
+  if devices.n_replicates > 1:
+    return jax.vmap(f, axis_name=REPLICATES)
+
+  def alone(*args):
+    out = f(*jax.tree.map(lambda x: x[0], args))
+    return jax.tree.map(lambda x: x[None], out)
+
+  return alone
 
 
-def run(stage: Stage, parent: Any | None, evaluator: Evaluator) -> Any:
-  """Trains the stage to its end (from its newest checkpoint, if there is one) and evaluates it.
+def key_for(seed: jax.Array, purpose: str) -> jax.Array:
+  """The randomness of a seed for a purpose, e.g. a stage by its name."""
+  return jax.random.fold_in(jax.random.key(seed), jnp.uint32(zlib.crc32(purpose.encode())))
+
+
+def initial_params(setup: Setup, seeds: tuple[int, ...]) -> Any:
+  """Fresh parameters, one replicate a seed."""
+  init = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, 'init')))
+  return jax.jit(init)(jnp.asarray(seeds))
+
+
+def initial_state(setup: Setup, params: Any) -> TrainState:
+  """The state before the first update, from parameters with a leading replicate axis.
+
+  (They are copied, because the training loop takes the state's memory over.)
+  """
+  return jax.jit(jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p))))(params)
+
+
+def replicated(tree: Any) -> Any:
+  """Arrays on every device of the current mesh."""
+  everywhere = NamedSharding(jax.sharding.get_mesh(), PartitionSpec())
+  return jax.device_put(tree, everywhere)
+
+
+# Running ------------------------------------------------------------------------------------------
+
+
+def run(
+  stage: Stage, seeds: tuple[int, ...], parent: Params | None, evaluator: Evaluator
+) -> tuple[Params, dict[int, Evaluation]]:
+  """Trains a group of replicates to the stage's end, from their newest checkpoints, and evaluates
+  them.
 
   Args:
     stage: the stage.
-    parent: parameters to start from (leading seed axis), or None to start from scratch.
+    seeds: the replicates, all at the same update.
+    parent: the parameters to start from, or None to start from scratch.
     evaluator: measures on the evaluation splits.
 
   Returns:
-    The final parameters, with a leading seed axis.
+    The final parameters, and what was measured by seed.
 
   Raises:
     DivergedError: NaN or infinity appeared; the last good checkpoint stays.
+    CheckpointError: a checkpoint that is needed can't be read.
   """
-  checkpoints = StageCheckpoints(stage.folder / 'checkpoints')
-  state, parent = initial_state(stage, parent)
-  latest = checkpoints.latest()
-  if latest is not None:
-    state = checkpoints.restore(state)
-  if not stage.finished:
-    state = _train(stage, state, parent, checkpoints, evaluator)
-    evaluation = evaluator(state.params, stage.name, stage.steps, final=True)
-    files.write_json(stage.folder / 'evaluation.json', evaluation._asdict())
-  elif latest != stage.steps:
-    raise CheckpointError(
-      f'{stage.folder}: its evaluation is there but its checkpoint {stage.steps} is not'
-    )
-  checkpoints.close()
-  return state.params
+  records = [stage.record(seed) for seed in seeds]
+  params = functools.cache(lambda: trained_params(stage, seeds))
+  if any(newest_checkpoint(record) != stage.steps for record in records):
+    state = _train(stage, records, parent, evaluator)
+    params = functools.cache(lambda: replicated(state.params))
+  evaluations = {}
+  for i, record in enumerate(records):
+    evaluation = record.read_evaluation(evaluator.settings)
+    if evaluation is None:
+      mine = jax.tree.map(lambda x, i=i: x[i], params())
+      evaluation = evaluator(mine, record.seed, stage.name, stage.steps, final=True)
+      record.write_evaluation(evaluation, evaluator.settings)
+    evaluations[record.seed] = evaluation
+  return params, evaluations
 
 
-def trained_params(stage: Stage) -> Any:
-  """The parameters that a finished stage ended with, with a leading seed axis.
+def newest_checkpoint(record: Record) -> int:
+  """The update of a replicate's newest checkpoint; 0 where there is none."""
+  if not record.checkpoints.exists():
+    return 0
+  with StageCheckpoints(record.checkpoints) as checkpoints:
+    return checkpoints.latest() or 0
+
+
+def trained_params(stage: Stage, seeds: tuple[int, ...]) -> Any:
+  """The parameters that a finished stage ended with, one replicate a seed.
 
   Raises:
-    ConfigError: the workdir's config differs in more than MAY_DIFFER.
+    ConfigError: the stage was trained under another config.
     CheckpointError: the stage has not finished, or its checkpoint can't be read.
   """
-  if not stage.finished:
-    raise CheckpointError(f'{stage.folder}: stage {stage.name} has not finished in this workdir')
-  files.require_config(stage.folder.parent.parent, stage.config, MAY_DIFFER)
-  checkpoints = StageCheckpoints(stage.folder / 'checkpoints')
-  params = checkpoints.restore(initial_state(stage, None)[0]).params
-  checkpoints.close()
-  return params
+  like = _one_of(initial_state(stage.setup, initial_params(stage.setup, seeds[:1])), 0)
+  found = []
+  for seed in seeds:
+    record = stage.record(seed)
+    record.require_origin()
+    if newest_checkpoint(record) != stage.steps:
+      what = f'stage {stage.name} (seed {seed}) has not finished in this workdir'
+      raise CheckpointError(f'{record.folder}: {what}')
+    with StageCheckpoints(record.checkpoints) as checkpoints:
+      found.append(checkpoints.restore(like, stage.steps).params)
+  return replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
+
+
+def _one_of(tree: Any, i: int) -> Any:
+  """Replicate i of arrays with a leading replicate axis."""
+  return jax.tree.map(lambda x: x[i], tree)
 
 
 def _train(
-  stage: Stage, state: TrainState, parent, checkpoints: StageCheckpoints, evaluator: Evaluator
+  stage: Stage, records: list[Record], parent: Params | None, evaluator: Evaluator
 ) -> TrainState:
-  config = stage.config
-  done = int(state.step[0])
-  curve = [row for row in files.read_jsonl(stage.folder / 'curve.jsonl') if row['step'] <= done]
-  history = [row for row in files.read_jsonl(stage.folder / 'metrics.jsonl') if row['step'] <= done]
-  if done == 0:
-    say(
-      f'{stage.name}: {stage.steps} updates{", from " + config.stages[stage.name].init_from if config.stages[stage.name].init_from else ""}'
-    )
-  elif done < stage.steps:
-    say(f'{stage.name}: continues at update {done} of {stage.steps}')
-  purpose = jnp.uint32(zlib.crc32(stage.name.encode()))
-  keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(
-    jnp.asarray(config.all_seeds)
-  )
-  advance = updates(stage)
+  """Trains replicates that are all at the same update; returns their state at the end."""
+  config, run_config = stage.config, stage.config.run
+  seeds = tuple(record.seed for record in records)
+  start = parent() if parent else initial_params(stage.setup, seeds)
+  state = initial_state(stage.setup, start)
+  stores = [StageCheckpoints(record.checkpoints) for record in records]
+  done = newest_checkpoint(records[0])
+  if done:
+    restored = [store.restore(_one_of(state, i), done) for i, store in enumerate(stores)]
+    state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
+  histories = [record.read_history(done) for record in records]
+  for record in records:
+    record.begin()
+  _announce(stage, seeds, done)
+  given = Given(jax.vmap(lambda s: key_for(s, stage.name))(jnp.asarray(seeds)), start)
   progress = Progress(stage.name, stage.steps, done)
-  started = time.monotonic() - (history[-1]['seconds'] if history else 0.0)
+  seconds = histories[0][0][-1]['seconds'] if histories[0][0] else 0.0
+  started = time.monotonic() - seconds
   while done < stage.steps:
-    n = min(
-      _until(done, config.run.steps_per_call),
-      _until(done, config.run.checkpoint_every),
-      stage.steps - done,
-    )
-    if config.eval.every:
-      n = min(n, _until(done, config.eval.every))
-    state, metrics = advance(state, keys, parent, n)
+    rhythms = [run_config.steps_per_call, run_config.checkpoint_every]
+    rhythms += [config.eval.every] if config.eval.every else []
+    n = min(stage.steps - done, *(every - done % every for every in rhythms))
+    state, metrics = stage.advance(state, given, n)
     done += n
     metrics = {name: np.asarray(value).astype(float) for name, value in metrics.items()}
-    if np.any(metrics.pop('finite') < 1.0):
-      raise DivergedError(
-        f'{stage.name}: NaN or infinity within updates {done - n + 1} to {done}; the last good checkpoint stays '
-        f'(try a lower {config.stages[stage.name].kind}.lr or a longer warmup)'
-      )
-    history.append(
-      {'step': done, 'seconds': time.monotonic() - started}
-      | {k: list(v) for k, v in metrics.items()}
-    )
+    _require_finite(stage, metrics.pop('finite'), done - n + 1, done)
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
-    if config.eval.every and done % config.eval.every == 0 and done < stage.steps:
-      curve += evaluator(state.params, stage.name, done, final=False).rows
-    if done % config.run.checkpoint_every == 0 or done == stage.steps:
-      files.write_jsonl(stage.folder / 'metrics.jsonl', history)
-      files.write_jsonl(stage.folder / 'curve.jsonl', curve)
-      checkpoints.save(done, state)
+    row = {'step': done, 'seconds': time.monotonic() - started}
+    is_curve_point = config.eval.every and done % config.eval.every == 0 and done < stage.steps
+    for i, (history, curve) in enumerate(histories):
+      history.append(row | {name: float(value[i]) for name, value in metrics.items()})
+      if is_curve_point:
+        mine = _one_of(state.params, i)
+        curve += evaluator(mine, seeds[i], stage.name, done, final=False).rows
+    if done % run_config.checkpoint_every == 0 or done == stage.steps:
+      for i, (record, store) in enumerate(zip(records, stores)):
+        record.write_history(*histories[i])
+        store.save(done, _one_of(state, i))
+  for store in stores:
+    store.close()
   return state
 
 
-def _until(done: int, every: int) -> int:
-  """Updates from `done` to the next multiple of `every`."""
-  return every - done % every
+def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:
+  who = stage.name if len(stage.config.all_seeds) == 1 else f'{stage.name}, seeds {seeds}'
+  if done:
+    say(f'{who}: continues at update {done} of {stage.steps}')
+  else:
+    say(f'{who}: {stage.steps} updates{", from " + stage.init_from if stage.init_from else ""}')
 
 
-def read_evaluation(stage: Stage) -> Evaluation:
-  """What a finished stage measured."""
-  return Evaluation(**json.loads((stage.folder / 'evaluation.json').read_text()))
+def _require_finite(stage: Stage, finite: np.ndarray, first: int, last: int) -> None:
+  if np.any(finite < 1.0):
+    kind = stage.config.stages[stage.name].kind
+    raise DivergedError(
+      f'{stage.name}: NaN or infinity within updates {first} to {last}; the last good checkpoint '
+      f'stays (try a lower {kind}.lr or a longer warmup)'
+    )

@@ -17,7 +17,8 @@ import numpy as np
 
 from compgen_jax.config import Config
 from compgen_jax.experiment import files, platform
-from compgen_jax.experiment.evaluate import Evaluation, wilson
+from compgen_jax.experiment.evaluate import Pooled as Evaluation
+from compgen_jax.statistics import wilson
 
 COLUMNS = ('accuracy', 'strict_accuracy', 'structure_accuracy')
 

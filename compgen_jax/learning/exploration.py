@@ -1,37 +1,88 @@
-"""Prompts -> sampled traces -> verdicts: what policy gradient and rejection fine-tuning have in common."""
+"""Prompts -> sampled traces -> verdicts -> rewards: what all stages that explore share."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.learning.state import Setup, in_blocks, sample_problems
+from compgen_jax.learning import batches
+from compgen_jax.learning.gradients import in_parts
+from compgen_jax.learning.setup import Setup
+from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout, rollout
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.verify import Verdict, verify
 
+# Rewards ------------------------------------------------------------------------------------------
+#
+# To add one: a function of the verdict on a sample and the depth of its problem, and an entry
+# below.
+
+
+def answer(verdict: Verdict, depth: jax.Array) -> jax.Array:
+  """1 where the answer is right: the paper's reward (as reports of it say)."""
+  del depth
+  return verdict.answer
+
+
+def strict(verdict: Verdict, depth: jax.Array) -> jax.Array:
+  """1 where the answer, the structure and every step are right."""
+  del depth
+  return verdict.strict
+
+
+def steps(verdict: Verdict, depth: jax.Array) -> jax.Array:
+  """0.2 for the answer plus 0.8 times the share of right steps; 0 where the answer is wrong.
+
+  After the process reward of arXiv 2512.07783.
+  """
+  n_right = jnp.sum(verdict.operand_ok & verdict.result_ok, axis=-1)
+  return verdict.answer * (0.2 + 0.8 * n_right / depth)
+
+
+REWARDS: dict[str, Callable[[Verdict, jax.Array], jax.Array]] = {
+  f.__name__: f for f in (answer, strict, steps)
+}
+
+
+# Exploring ----------------------------------------------------------------------------------------
+
 
 class Exploration(NamedTuple):
-  """G sampled traces of each prompt, neighbours in the batch. `prompts` int32[B, P], padded on the left."""
+  """G sampled traces of each prompt, neighbours in the batch.
+
+  `prompts` int32[B, P], padded on the left. `reward` float32[B], in [0, 1].
+  """
 
   prompts: jax.Array
   rollout: Rollout
   verdict: Verdict
+  reward: jax.Array
 
 
 def attempt(
-    setup: Setup, params, problems: Problem, prompts_QxP: jax.Array, key: jax.Array, row_id_QxG: jax.Array,
-    length_Q: jax.Array, *, n_tokens: int, temperature: float | jax.Array,
-) -> tuple[Rollout, Verdict]:  # fmt: skip
-  """G sampled traces of each of Q problems and what they get right (leading axis Q * G), `setup.rollout_rows` at a time.
+  setup: Setup,
+  params,
+  problems: Problem,
+  prompts_QxP: jax.Array,
+  key: jax.Array,
+  row_id_QxG: jax.Array,
+  length_Q: jax.Array,
+  *,
+  n_tokens: int,
+  temperature: float | jax.Array,
+) -> tuple[Rollout, Verdict]:
+  """G sampled traces of each of Q problems, and the verdicts on them; leading axis B = Q * G.
 
-  A block of rows is sampled until its last row ends, so problems whose golden traces are about as long (`length_Q` int32)
-  share one. (A sample depends on its id, not on its block.)
+  `setup.rollout_rows` samples are drawn at a time, until the last of them ends. So that they end at
+  about the same time, problems are sorted by the length of their golden traces (`length_Q` int32)
+  first. (A sample depends on its id, not on its place.)
   """
-  n_prompts, group = row_id_QxG.shape
+  n_prompts, n_samples = row_id_QxG.shape
 
-  def block(rows):
-    problems, prompts, ids = rows
+  def sample(part):
+    problems, prompts, ids = part
     sampled = rollout(
       setup.model,
       params,
@@ -42,40 +93,59 @@ def attempt(
       end=setup.task.end,
       temperature=temperature,
     )
-    problems = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), problems)
+    problems = jax.tree.map(lambda x: jnp.repeat(x, n_samples, axis=0), problems)
     return sampled, jax.vmap(lambda p, t: verify(p, t, setup.task))(problems, sampled.tokens)
 
   order_Q = jnp.argsort(length_Q)
   rows = jax.tree.map(lambda x: x[order_Q], (problems, prompts_QxP, row_id_QxG))
-  out = jax.lax.map(block, in_blocks(rows, -(-setup.rollout_rows // group)))
+  out = jax.lax.map(sample, in_parts(rows, ceil_div(setup.rollout_rows, n_samples)))
   back_Q = jnp.argsort(order_Q)
-  in_order = lambda x: x.reshape((n_prompts, group) + x.shape[2:])[back_Q].reshape(
-    (-1,) + x.shape[2:]
-  )
+
+  def in_order(x):
+    x_QxG = x.reshape((n_prompts, n_samples) + x.shape[2:])[back_Q]
+    return x_QxG.reshape((-1,) + x.shape[2:])
+
   return jax.tree.map(in_order, out)
 
 
-def explore(setup: Setup, params, key: jax.Array, *, group: int, temperature: float) -> Exploration:
-  """Samples `group` traces for each prompt of this device's part of the batch, over all sources."""
+def explore(
+  setup: Setup, params, key: jax.Array, *, group: int, temperature: float, reward: str
+) -> Exploration:
+  """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
-  ids_Q, problems, rendered = sample_problems(data_key, setup)
-  row_id_QxG = ids_Q[:, None] * group + jnp.arange(group)
+  id_Q, problems, rendered = batches.draw(data_key, setup.sources, setup)
   sampled, verdict = attempt(
-      setup, params, problems, rendered.prompt, sample_key, row_id_QxG, rendered.trace_length,
-      n_tokens=rendered.trace.shape[1], temperature=temperature,
-  )  # fmt: skip
-  return Exploration(jnp.repeat(rendered.prompt, group, axis=0), sampled, verdict)
+    setup,
+    params,
+    problems,
+    rendered.prompt,
+    sample_key,
+    id_Q[:, None] * group + jnp.arange(group),
+    rendered.trace_length,
+    n_tokens=rendered.trace.shape[1],
+    temperature=temperature,
+  )
+  depth_B = jnp.repeat(problems.composition.depth, group)
+  reward_B = REWARDS[reward](verdict, depth_B).astype(jnp.float32)
+  return Exploration(jnp.repeat(rendered.prompt, group, axis=0), sampled, verdict, reward_B)
 
 
-def summary(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
-  """Metrics of a batch: reward, structure, length in tokens, entropy in nats per token (estimated by -log p), and
-  the share of decoded columns that hold a token (the others come after a row's end)."""
-  n_tokens = setup.sum(jnp.sum(e.rollout.mask))
+def metrics(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
+  """What is logged of a batch: means over its samples.
+
+  `reward`: what was trained on. `answer`, `structure`, `strict`: shares of right ones. `length`:
+  tokens.
+  `entropy`: nats per token, estimated by -log p. `decoded_useful`: the share of decoded columns
+  that hold a token (the others come after a sample's end).
+  """
+  devices = setup.devices
+  n_tokens = devices.sum(jnp.sum(e.rollout.mask))
   return {
-    'reward': setup.mean(e.verdict.answer),
-    'structure': setup.mean(e.verdict.structure),
-    'strict': setup.mean(e.verdict.strict),
-    'length': setup.mean(jnp.sum(e.rollout.mask, axis=1)),
-    'entropy': -setup.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
-    'decoded_useful': n_tokens / setup.sum(jnp.sum(e.rollout.decoded)),
+    'reward': devices.mean(e.reward),
+    'answer': devices.mean(e.verdict.answer),
+    'structure': devices.mean(e.verdict.structure),
+    'strict': devices.mean(e.verdict.strict),
+    'length': devices.mean(jnp.sum(e.rollout.mask, axis=1)),
+    'entropy': -devices.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
+    'decoded_useful': n_tokens / devices.sum(jnp.sum(e.rollout.decoded)),
   }

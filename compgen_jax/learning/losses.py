@@ -1,8 +1,7 @@
 """Losses and advantages, on plain arrays.
 
-A loss is a sum over tokens, each with a weight fixed over the whole batch (`weights`), so its scale does not depend on
-how the batch is laid out, split into blocks, or sharded.
-Shape letters: B rows (G samples of each of B / G prompts, neighbours in the batch), C trace columns, V vocabulary.
+A loss is a sum over tokens, each with a weight fixed over the whole batch (`weights`), so its scale
+does not depend on how the batch is laid out, cut into microbatches, or sharded.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-ESTIMATORS = ('reinforce', 'rloo', 'grpo', 'dr_grpo')
 AVERAGES = ('token', 'sequence', 'constant')
 
 
@@ -21,9 +19,8 @@ def token_log_probs(logits_BxCxV: jax.Array, tokens_BxC: jax.Array) -> jax.Array
   chex.assert_type(logits_BxCxV, jnp.float32)
   # A comparison and a sum: the gradient of a gather would be a scatter.
   chosen = tokens_BxC[..., None] == jnp.arange(logits_BxCxV.shape[-1])
-  return jnp.sum(jnp.where(chosen, logits_BxCxV, 0.0), axis=-1) - jax.nn.logsumexp(
-    logits_BxCxV, axis=-1
-  )
+  chosen_logit_BxC = jnp.sum(jnp.where(chosen, logits_BxCxV, 0.0), axis=-1)
+  return chosen_logit_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
 
 def entropy(logits_BxCxV: jax.Array) -> jax.Array:
@@ -32,15 +29,19 @@ def entropy(logits_BxCxV: jax.Array) -> jax.Array:
   return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
-def weights(
-  mask_BxC: jax.Array, how: str, all_sum: Callable[[jax.Array], jax.Array] = lambda x: x
-) -> jax.Array:
-  """float32[B, C]: the weight of each token's loss such that the weighted sum over the whole batch is its average.
+def _as_is(x: jax.Array) -> jax.Array:
+  return x
 
-  `token`: mean over all tokens (DAPO, Yu et al. 2025, arXiv 2503.14476). `sequence`: mean over rows of the mean over a
-  row's tokens (GRPO, Shao et al. 2024, arXiv 2402.03300, eq. 3). `constant`: the sum over tokens divided by the constant
-  B * C (Dr. GRPO, Liu et al. 2025, arXiv 2503.20783). Rows without a token are left out of all three; without any token
-  all weights are 0.
+
+def weights(
+  mask_BxC: jax.Array, how: str, all_sum: Callable[[jax.Array], jax.Array] = _as_is
+) -> jax.Array:
+  """float32[B, C]: token weights with which a weighted sum over the whole batch is its average.
+
+  `token`: mean over all tokens (DAPO, Yu et al. 2025, arXiv 2503.14476). `sequence`: mean over rows
+  of the mean over a row's tokens (GRPO, Shao et al. 2024, arXiv 2402.03300, eq. 3). `constant`: the
+  sum over tokens divided by the constant B * C (Dr. GRPO, Liu et al. 2025, arXiv 2503.20783). Rows
+  without a token are left out of all three; without any token all weights are 0.
 
   Args:
     mask_BxC: bool, the tokens that count.
@@ -59,28 +60,51 @@ def weights(
   return mask_BxC / (n_rows * mask_BxC.shape[1])
 
 
-def advantages(reward_B: jax.Array, group: int, estimator: str, batch_mean: jax.Array) -> jax.Array:
-  """float32[B]: advantage of each sample. `batch_mean` float32[]: the mean reward over the whole batch, all devices.
+# Advantage estimators -----------------------------------------------------------------------------
+#
+# To add one: a function of the rewards float32[Q, G] and their mean over the whole batch, and an
+# entry in ESTIMATORS. In their docstrings r is one of the G rewards of a prompt.
 
-  With r one of the G rewards of a prompt:
-  `reinforce`  r - mean over the batch (Williams 1992).
-  `rloo`       r - mean of the other G - 1 (Ahmadian et al. 2024, arXiv 2402.14740).
-  `grpo`       (r - mean) / (std + 1e-4) over the G (Shao et al. 2024, arXiv 2402.03300); std of the population.
-  `dr_grpo`    r - mean over the G (Liu et al. 2025, arXiv 2503.20783).
+
+def reinforce(reward_QxG: jax.Array, batch_mean: jax.Array) -> jax.Array:
+  """r - mean over the batch (Williams 1992)."""
+  return reward_QxG - batch_mean
+
+
+def rloo(reward_QxG: jax.Array, batch_mean: jax.Array) -> jax.Array:
+  """r - mean of the other G - 1 (Ahmadian et al. 2024, arXiv 2402.14740)."""
+  group = reward_QxG.shape[1]
+  return dr_grpo(reward_QxG, batch_mean) * (group / (group - 1))
+
+
+def grpo(reward_QxG: jax.Array, batch_mean: jax.Array) -> jax.Array:
+  """(r - mean) / (std + 1e-4) over the G, std of the population (Shao et al. 2024, arXiv
+  2402.03300)."""
+  std_Qx1 = jnp.std(reward_QxG, axis=1, keepdims=True)
+  return dr_grpo(reward_QxG, batch_mean) / (std_Qx1 + 1e-4)
+
+
+def dr_grpo(reward_QxG: jax.Array, batch_mean: jax.Array) -> jax.Array:
+  """r - mean over the G (Liu et al. 2025, arXiv 2503.20783)."""
+  del batch_mean
+  return reward_QxG - jnp.mean(reward_QxG, axis=1, keepdims=True)
+
+
+ESTIMATORS = {f.__name__: f for f in (reinforce, rloo, grpo, dr_grpo)}
+
+
+def advantages(reward_B: jax.Array, group: int, estimator: str, batch_mean: jax.Array) -> jax.Array:
+  """float32[B]: the advantage of each sample.
+
+  Args:
+    reward_B: float32; the `group` samples of a prompt are neighbours.
+    group: G.
+    estimator: a name in ESTIMATORS.
+    batch_mean: float32[], the mean reward over the whole batch, all devices.
   """
   chex.assert_rank(reward_B, 1)
   chex.assert_type(reward_B, jnp.float32)
-  if estimator == 'reinforce':
-    return reward_B - batch_mean
-  reward_QxG = reward_B.reshape(-1, group)
-  centred_QxG = reward_QxG - jnp.mean(reward_QxG, axis=1, keepdims=True)
-  if estimator == 'rloo':
-    centred_QxG *= group / (group - 1)
-  elif estimator == 'grpo':
-    centred_QxG /= jnp.std(reward_QxG, axis=1, keepdims=True) + 1e-4
-  else:
-    assert estimator == 'dr_grpo', estimator
-  return centred_QxG.reshape(-1)
+  return ESTIMATORS[estimator](reward_B.reshape(-1, group), batch_mean).reshape(-1)
 
 
 def has_signal(reward_B: jax.Array, group: int) -> jax.Array:
@@ -99,8 +123,9 @@ def policy_gradient(
 ) -> jax.Array:
   """float32[B, C]: per-token surrogate -min(w A, clip(w, 1 - low, 1 + high) A), w = pi / pi_old.
 
-  PPO's clipped objective (Schulman et al. 2017, arXiv 1707.06347, eq. 7) with DAPO's separate upper bound. On the first
-  update of a batch w = 1 and the gradient is the plain policy gradient -A grad log pi.
+  PPO's clipped objective (Schulman et al. 2017, arXiv 1707.06347, eq. 7) with DAPO's separate upper
+  bound. On the first update of a batch w = 1 and the gradient is the plain policy gradient -A grad
+  log pi.
   """
   chex.assert_equal_shape([log_prob_BxC, old_log_prob_BxC, advantage_BxC])
   ratio = jnp.exp(log_prob_BxC - jax.lax.stop_gradient(old_log_prob_BxC))
@@ -108,8 +133,11 @@ def policy_gradient(
   return -jnp.minimum(ratio * advantage_BxC, clipped * advantage_BxC)
 
 
-def kl_penalty(log_prob_BxC: jax.Array, reference_log_prob_BxC: jax.Array) -> jax.Array:
-  """float32[B, C]: exp(d) - d - 1 with d = log ref - log pi: unbiased for KL(pi || ref), never negative (Schulman's k3)."""
-  chex.assert_equal_shape([log_prob_BxC, reference_log_prob_BxC])
-  d = reference_log_prob_BxC - log_prob_BxC
+def kl_penalty(log_prob_BxC: jax.Array, parent_log_prob_BxC: jax.Array) -> jax.Array:
+  """float32[B, C]: exp(d) - d - 1 with d = log parent - log pi.
+
+  Unbiased for KL(pi || parent) and never negative (Schulman's k3).
+  """
+  chex.assert_equal_shape([log_prob_BxC, parent_log_prob_BxC])
+  d = parent_log_prob_BxC - log_prob_BxC
   return jnp.exp(d) - d - 1.0

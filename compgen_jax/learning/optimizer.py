@@ -1,6 +1,7 @@
 """AdamW or Muon, with gradient clipping and warm-up, as one optax chain."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -8,49 +9,72 @@ import numpy as np
 import optax
 from optax import contrib
 
+from compgen_jax.model.transformer import is_matrix
+
 SCHEDULES = ('constant', 'cosine')
-OPTIMIZERS = ('adamw', 'muon')
-# Muon's (Jordan et al. 2024): polynomials a x + b x^3 + c x^5, one after the other, which bring singular values near 1.
+# Muon's (Jordan et al. 2024): polynomials a x + b x^3 + c x^5, applied one after the other, which
+# bring singular values near 1.
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Config section `optimizer`, shared by all stages: see configs/default.py for what each field means."""
+  """Config section `optimizer`, shared by all stages.
 
-  b1: float
-  b2: float
-  eps: float
-  weight_decay: float
-  clip_norm: float
-  muon_scale: float
+  See configs/default.py for what each field means.
+  """
+
+  b1: float = 0.9
+  b2: float = 0.98
+  eps: float = 1e-8
+  weight_decay: float = 0.01
+  clip_norm: float = 1.0
+  muon_scale: float = 5.0
+
+  def checks(self) -> Iterator[tuple[str, bool, str]]:
+    """For each field that can be wrong: its name, whether its value can work, what is legal."""
+    for name in ('b1', 'b2'):
+      yield name, 0 <= getattr(self, name) < 1, '0 to below 1'
+    for name in ('eps', 'clip_norm', 'muon_scale'):
+      yield name, getattr(self, name) > 0, 'above 0'
+    yield 'weight_decay', self.weight_decay >= 0, '0 or more'
 
 
 def schedule(peak: float, warmup: int, steps: int, shape: str) -> optax.Schedule:
-  """Learning rate by update: linear from 0 over `warmup` updates, then constant or a cosine down to a tenth of it."""
+  """Learning rate by update: linear from 0 to `peak`, then constant or a cosine to a tenth of it.
+
+  Args:
+    peak: the highest learning rate.
+    warmup: updates from 0 to the peak.
+    steps: updates in all, where the cosine ends.
+    shape: one of SCHEDULES.
+  """
   start = 0.0 if warmup else peak
   if shape == 'constant':
     return optax.linear_schedule(start, peak, max(warmup, 1))
-  return optax.warmup_cosine_decay_schedule(start, peak, warmup, max(steps, warmup + 1), 0.1 * peak)
+  steps = max(steps, warmup + 1)
+  return optax.warmup_cosine_decay_schedule(start, peak, warmup, steps, 0.1 * peak)
 
 
-def is_matrix(path, leaf) -> bool:
-  """Muon takes the layers' weight matrices [N, in, out]; everything else (embeddings, scales, convolutions) is AdamW's."""
-  return path[0].key == 'blocks' and leaf.ndim == 3 and path[-1].key != 'conv'
+def _transposed(x: jax.Array) -> jax.Array:
+  return jnp.swapaxes(x, 1, 2)
 
 
 def orthogonalise(matrices: list[jax.Array]) -> list[jax.Array]:
-  """Matrices X (arrays [N, in, out]), of norm 1 at most, with their singular values brought near 1 by NEWTON_SCHULZ.
+  """Matrices X with their singular values brought near 1 by NEWTON_SCHULZ.
 
-  A polynomial in X is q(X X^T) X, and the next X X^T is q X X^T q: so all products but the first and the last are between
-  small square matrices ("Gram Newton-Schulz", dao-lab.ai/blog/2026/gram-newton-schulz), a third fewer operations than on X.
-  In float32 whatever the platform's default: rounded further, eigenvalues near 0 turn negative and grow.
+  A polynomial in X is q(X X^T) X, and the next X X^T is q X X^T q. So all products but the first
+  and the last are between small square matrices ("Gram Newton-Schulz",
+  dao-lab.ai/blog/2026/gram-newton-schulz): a third fewer operations than on X. They are float32
+  whatever the platform's default: rounded further, eigenvalues near 0 turn negative and grow.
+
+  Args:
+    matrices: arrays [N, in, out], each matrix of norm 1 at most.
   """
-  swap = lambda x: jnp.swapaxes(x, 1, 2)
   with jax.default_matmul_precision('float32'):
-    wide = [x if x.shape[1] <= x.shape[2] else swap(x) for x in matrices]
-    whole = _whole_polynomial([x @ swap(x) for x in wide])
-    return [q @ w if w is x else swap(q @ w) for q, w, x in zip(whole, wide, matrices)]
+    wide = [x if x.shape[1] <= x.shape[2] else _transposed(x) for x in matrices]
+    whole = _whole_polynomial([x @ _transposed(x) for x in wide])
+    return [q @ w if w is x else _transposed(q @ w) for q, w, x in zip(whole, wide, matrices)]
 
 
 def _whole_polynomial(grams: list[jax.Array]) -> list[jax.Array]:
@@ -70,28 +94,11 @@ def _whole_polynomial(grams: list[jax.Array]) -> list[jax.Array]:
   return out
 
 
-def _muon(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-  """`optax.contrib.muon` for matrices [N, in, out], with `orthogonalise`."""
-  dimensions = lambda updates: jax.tree.map(lambda _: contrib.MuonDimensionNumbers(1, 2), updates)
-
-  def orthogonal(updates, params):
-    del params
-    leaves, structure = jax.tree.flatten(updates)
-    by_shape = [y * max(1.0, y.shape[2] / y.shape[1]) ** 0.5 for y in orthogonalise(leaves)]
-    return jax.tree.unflatten(structure, by_shape)
-
-  return optax.chain(
-    contrib.scale_by_muon(
-      ns_steps=0, eps=config.eps, weight_dimension_numbers=dimensions
-    ),  # momentum, of norm 1
-    optax.stateless(orthogonal),
-    optax.add_decayed_weights(config.weight_decay),
-    optax.scale_by_learning_rate(lambda step: config.muon_scale * learning_rate(step)),
-  )
-
-
 def _clip(bound: float) -> optax.GradientTransformationExtraArgs:
-  """`optax.clip_by_global_norm` that can be told the norm, by who holds only some of the gradients."""
+  """`optax.clip_by_global_norm` that can be told the norm.
+
+  A device that holds only some of the gradients can't compute it.
+  """
 
   def update(grads, state, params=None, *, norm=None, **_):
     norm = optax.tree.norm(grads) if norm is None else norm
@@ -101,16 +108,16 @@ def _clip(bound: float) -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def make(
-  config: OptimizerConfig, name: str, learning_rate: optax.Schedule
-) -> optax.GradientTransformation:
-  """Gradient clipping by global norm, then the optimizer.
+# Optimizers ---------------------------------------------------------------------------------------
+#
+# To add one: a function of the config and the learning rate, and an entry in OPTIMIZERS.
 
-  `adamw`: Loshchilov & Hutter 2019, arXiv 1711.05101. `muon`: orthogonalised momentum for the weight matrices at
-  `muon_scale` times the learning rate, AdamW with Nesterov momentum for the rest
-  (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982).
-  """
-  adamw = lambda nesterov: optax.adamw(
+
+def adamw(
+  config: OptimizerConfig, learning_rate: optax.Schedule, nesterov: bool = False
+) -> optax.GradientTransformation:
+  """Loshchilov & Hutter 2019, arXiv 1711.05101."""
+  return optax.adamw(
     learning_rate,
     config.b1,
     config.b2,
@@ -118,10 +125,54 @@ def make(
     weight_decay=config.weight_decay,
     nesterov=nesterov,
   )
-  if name == 'muon':
-    label = lambda path, leaf: 'muon' if is_matrix(path, leaf) else 'adamw'
-    parts = {'muon': _muon(config, learning_rate), 'adamw': adamw(nesterov=True)}
-    tx = optax.partition(parts, lambda params: jax.tree.map_with_path(label, params))
-  else:
-    tx = adamw(nesterov=False)
-  return optax.chain(_clip(config.clip_norm), tx)
+
+
+def muon(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+  """Orthogonalised momentum for weight matrices, AdamW with Nesterov momentum for the rest.
+
+  Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982. Matrices get `muon_scale` times the
+  learning rate.
+  """
+
+  def labels(params):
+    def label(path, leaf):
+      return 'muon' if is_matrix(path, leaf) else 'adamw'
+
+    return jax.tree.map_with_path(label, params)
+
+  rest = adamw(config, learning_rate, nesterov=True)
+  return optax.partition({'muon': _muon_matrices(config, learning_rate), 'adamw': rest}, labels)
+
+
+def _muon_matrices(
+  config: OptimizerConfig, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """`optax.contrib.muon` for matrices [N, in, out], with `orthogonalise`."""
+
+  def dimensions(updates):
+    return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(1, 2), updates)
+
+  def orthogonal(updates, params):
+    del params
+    leaves, structure = jax.tree.flatten(updates)
+    by_shape = [y * max(1.0, y.shape[2] / y.shape[1]) ** 0.5 for y in orthogonalise(leaves)]
+    return jax.tree.unflatten(structure, by_shape)
+
+  # Without iterations of its own, optax' Muon is the momentum, scaled to norm 1.
+  momentum = contrib.scale_by_muon(ns_steps=0, eps=config.eps, weight_dimension_numbers=dimensions)
+  return optax.chain(
+    momentum,
+    optax.stateless(orthogonal),
+    optax.add_decayed_weights(config.weight_decay),
+    optax.scale_by_learning_rate(lambda step: config.muon_scale * learning_rate(step)),
+  )
+
+
+OPTIMIZERS = {f.__name__: f for f in (adamw, muon)}
+
+
+def make(
+  config: OptimizerConfig, name: str, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Gradient clipping by global norm, then the optimizer of that name."""
+  return optax.chain(_clip(config.clip_norm), OPTIMIZERS[name](config, learning_rate))

@@ -1,72 +1,82 @@
-"""Supervised fine-tuning: masked cross-entropy on golden traces. One golden trace per prompt; prompts are not predicted.
+"""Supervised fine-tuning: masked cross-entropy on golden traces, one golden trace per prompt.
 
-Of a dry trace (letters are noise) only the format is learned: its letters carry no loss, and where a head token follows
-(a name, a module, `=`, `end`) the loss is the cross-entropy *among head tokens*, so that nothing is said about when a string
-ends. Dry traces stand in for what a pretrained model brings along: writing a list of steps of any length in order.
+Prompts are not predicted. Of a dry trace (its letters are noise) only the format is learned:
+letters carry no loss, and where a marker follows (a name, a module, `=`, `end`) the loss is the
+cross-entropy *among markers*, so that nothing is said about where a string ends. Dry traces stand
+in for what a pretrained model brings along: writing a list of steps of any length in order.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.learning import losses
-from compgen_jax.learning.state import Setup, TrainState, gradient, sample_problems, update
+from compgen_jax.learning import batches, losses
+from compgen_jax.learning.gradients import gradient
+from compgen_jax.learning.section import Section
+from compgen_jax.learning.setup import Setup, Source
+from compgen_jax.learning.state import Given, TrainState, update
 from compgen_jax.model.kernels import argmax
 
 
 @dataclasses.dataclass(frozen=True)
-class SFTConfig:
+class SFTConfig(Section):
   """Config section `sft`: see configs/default.py for what each field means."""
 
-  batch: int
-  optimizer: str
-  lr: float
-  warmup: int
-  schedule: str
+  batch: int = 64
 
 
 def cross_entropy(
-  params, block: dict[str, jax.Array], setup: Setup
+  params, rows: dict[str, jax.Array], setup: Setup
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Weighted sum of the cross-entropy of traces given prompts.
 
   Args:
     params: the model's.
-    block: packed rows [N, W] (see `packing.pack_traces`) with `weight` float32, 0 where a target does not count, and
-      `heads_only` bool, where the loss is among head tokens.
+    rows: packed rows [M, T] (see `packing.pack_traces`) with `weight` float32, 0 where a target
+      does not count, and `markers_only` bool, where the loss is among markers.
     setup: holds the model.
 
   Returns:
     The loss, and metrics `loss` and `token_accuracy` (weighted sums as well).
   """
-  logits_NxWxV = setup.model.apply(params, block['token'], document_BxT=block['document'])
-  barred = block['heads_only'][..., None] & (
-    jnp.arange(logits_NxWxV.shape[-1]) < setup.model.n_content
-  )
-  logits_NxWxV = jnp.where(barred, -1e30, logits_NxWxV)
-  loss = -jnp.sum(losses.token_log_probs(logits_NxWxV, block['target']) * block['weight'])
-  correct_NxW = argmax(logits_NxWxV) == block['target']
-  return loss, {'loss': loss, 'token_accuracy': jnp.sum(correct_NxW * block['weight'])}
+  logits_MxTxV = setup.model.apply(params, rows['token'], document_BxT=rows['document'])
+  is_letter_V = jnp.arange(logits_MxTxV.shape[-1]) < setup.model.n_content
+  excluded_MxTxV = rows['markers_only'][..., None] & is_letter_V
+  logits_MxTxV = jnp.where(excluded_MxTxV, -1e30, logits_MxTxV)
+  loss = -jnp.sum(losses.token_log_probs(logits_MxTxV, rows['target']) * rows['weight'])
+  correct_MxT = argmax(logits_MxTxV) == rows['target']
+  return loss, {'loss': loss, 'token_accuracy': jnp.sum(correct_MxT * rows['weight'])}
+
+
+def golden_rows(
+  key: jax.Array, sources: tuple[Source, ...], setup: Setup
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """A fresh batch of golden traces, packed for `cross_entropy`: `(rows, n_rows)`."""
+  _, _, rendered = batches.draw(key, sources, setup)
+  written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
+  dry_BxC = jnp.broadcast_to(rendered.dry[:, None], written_BxC.shape)
+  counts_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
+  weight_BxC = losses.weights(counts_BxC, 'token', setup.devices.sum)
+  features = dict(weight=weight_BxC, markers_only=dry_BxC)
+  return batches.pack(setup, rendered.prompt, rendered.trace, counts_BxC, features)
+
+
+def golden_gradient(
+  params, key: jax.Array, sources: tuple[Source, ...], setup: Setup
+) -> tuple[Any, dict[str, jax.Array]]:
+  """Gradient of the mean cross-entropy of a fresh batch, and metrics: this device's part of the
+  sums."""
+  rows, n_rows = golden_rows(key, sources, setup)
+  return gradient(lambda p, part: cross_entropy(p, part, setup), params, rows, setup, n_rows)
 
 
 def step(
-  state: TrainState, key: jax.Array, setup: Setup
+  state: TrainState, given: Given, setup: Setup, config: SFTConfig
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update on fresh problems of every source."""
-  key = jax.random.fold_in(key, state.step)
-  _, _, rendered = sample_problems(key, setup)
-
-  # What counts.
-  written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-  dry_BxC = jnp.broadcast_to(rendered.dry[:, None], written_BxC.shape)
-  mask_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
-  columns = dict(weight=losses.weights(mask_BxC, 'token', setup.sum), heads_only=dry_BxC)
-
-  # Learn.
-  rows, n_rows = setup.pack(rendered.prompt, rendered.trace, mask_BxC, columns)
-  grads, metrics = gradient(
-    lambda p, block: cross_entropy(p, block, setup), state.params, rows, setup, n_rows
-  )
+  del config
+  grads, metrics = golden_gradient(state.params, given.key_of(state), setup.sources, setup)
   state, more = update(state, grads, setup)
-  return state, setup.sum(metrics) | more
+  return state, setup.devices.sum(metrics) | more

@@ -1,28 +1,18 @@
-"""The loop state, and the one shape that every learning step has: `(state, key) -> (state, metrics)`.
+"""The loop state, what a stage's updates are given, and one optimizer update.
 
-A batch is split over devices by rows (`Setup.shards`, mesh axis `data`) and, on each device, worked off in blocks of
-rows. Losses are sums of per-token terms whose weights are fixed beforehand over the whole batch, so neither split
-changes what is computed.
+Every kind of stage has a step of one shape (see `kinds.py`):
+`step(state, given, setup, config) -> (state, metrics)`.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
-from compgen_jax.learning import packing
-from compgen_jax.model.transformer import Model
-from compgen_jax.task import latent, render
-from compgen_jax.task.support import Support, with_cap
-from compgen_jax.task.vocab import TaskConfig
-
-AXIS = 'data'
-SEEDS = 'seeds'
+from compgen_jax.learning.setup import Setup
+from compgen_jax.model.transformer import is_block_leaf
 
 
 class TrainState(NamedTuple):
@@ -33,237 +23,63 @@ class TrainState(NamedTuple):
   opt_state: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A part of each batch: `rows` problems of `support` (over all devices)."""
+class Given(NamedTuple):
+  """What all updates of a stage are given beside the state.
 
-  support: Support
-  rows: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-  """What a step needs besides state and key; static under jit.
-
-  `shards`: devices that share a batch; with more than one, steps run inside `jax.shard_map` over the mesh axis `data`.
-  `n_seeds`: seeds that train side by side, as one; with more than one, steps run inside `jax.vmap` over an axis named SEEDS.
-  `row_columns`: about the width of the rows that traces are packed into for learning (see `packing.pack_traces`).
-  `block_rows`: packed rows whose gradient is computed at a time: blocks of the first size as long as they can be filled,
-  then of the next; the last block of the last size is filled up with empty rows. () is all at once.
-  `rollout_rows`: rows whose traces are sampled at a time; 0 is all at once.
-  Small blocks stay in a CPU's cache, large ones keep an accelerator busy.
+  `key`: the stage's randomness. `parent`: the parameters that the stage started from.
   """
 
-  task: TaskConfig
-  model: Model
-  tx: optax.GradientTransformation | None
-  sources: tuple[Source, ...]
-  shards: int = 1
-  n_seeds: int = 1
-  row_columns: int = 0
-  block_rows: tuple[int, ...] = ()
-  rollout_rows: int = 0
+  key: jax.Array
+  parent: Any
 
-  def sum(self, tree: Any) -> Any:
-    """Sum over the devices that share the batch: of all leaves (of one dtype) in one collective."""
-    if self.shards == 1:
-      return tree
-    flat, unravel = ravel_pytree(tree)
-    return unravel(jax.lax.psum(flat, AXIS))
-
-  def mean(self, x: jax.Array) -> jax.Array:
-    """Mean of all elements over all devices (each holds equally many)."""
-    return self.sum(jnp.mean(x.astype(jnp.float32))) / self.shards
-
-  def most(self, n: jax.Array) -> jax.Array:
-    """The largest n of all seeds: a loop whose trip count differed between seeds would mask its results at every turn."""
-    return jax.lax.pmax(n, SEEDS) if self.n_seeds > 1 else n
-
-  def pack(
-    self,
-    prompt_BxP: jax.Array,
-    trace_BxC: jax.Array,
-    mask_BxC: jax.Array,
-    columns: dict[str, jax.Array],
-  ):
-    """`packing.pack_traces` of this device's examples together with all others', into this setup's rows; its share of them.
-
-    Packed by themselves, the examples that count would keep some devices waiting for others.
-    """
-    n_examples = trace_BxC.shape[0]
-    multiple = min(self.block_rows[-1], _most_rows(n_examples)) if self.block_rows else 1
-    examples, shard = (prompt_BxP, trace_BxC, mask_BxC, columns), 0
-    if self.shards > 1:
-      examples = _gather(examples)
-      shard = jax.lax.axis_index(AXIS)
-    return packing.pack_traces(
-      *examples, self.model.pad, self.row_columns, multiple, shard, self.shards
-    )
-
-  def blocks(self, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
-    """(rows in a block, number of such blocks), one after the other, for the first `n_active` (may be traced) of `n_rows`."""
-    if not self.block_rows:
-      return [(n_rows, jnp.minimum(n_active, 1))]
-    last = _divisor(n_rows, min(self.block_rows[-1], _most_rows(n_rows)))
-    larger = {min(size, _most_rows(n_rows)) // last * last for size in self.block_rows[:-1]} - {
-      0,
-      last,
-    }
-    out = []
-    for size in sorted(larger, reverse=True):
-      out.append((size, n_active // size))
-      n_active = n_active % size
-    return out + [(last, -(-n_active // last))]
-
-  def row_ids(self, first: int, rows: int) -> jax.Array:
-    """Global indices of this device's part of the batch rows [first, first + rows)."""
-    mine = rows // self.shards
-    offset = jax.lax.axis_index(AXIS) * mine if self.shards > 1 else 0
-    return first + offset + jnp.arange(mine)
+  def key_of(self, state: TrainState) -> jax.Array:
+    """The randomness of the update that follows `state`."""
+    return jax.random.fold_in(self.key, state.step)
 
 
-def on_every_device(f: Callable, setup: Setup, row_outputs: bool = False) -> Callable:
-  """`f` inside a `shard_map` over the mesh axis `data`: arguments replicated; outputs too, or split by rows."""
-  if setup.shards == 1:
-    return f
-  whole = jax.sharding.PartitionSpec()
-  out = jax.sharding.PartitionSpec(AXIS) if row_outputs else whole
-  return jax.shard_map(f, in_specs=whole, out_specs=out, check_vma=False)
-
-
-def create(setup: Setup, params) -> TrainState:
-  """The state before the first update of a stage: cold optimizer moments."""
+def create(setup: Setup, params: Any) -> TrainState:
+  """The state before the first update of a stage: the optimizer's moments are zero."""
   return TrainState(jnp.int32(0), params, setup.tx.init(params))
 
 
-def sample_problems(key: jax.Array, setup: Setup):
-  """This device's part of a batch: `(row_ids, Problem, Rendered)` with a leading axis B, source after source.
-
-  Row i's keys are folded with its global index i, so the data do not depend on batching or placement. All sources
-  go through one program, as wide as the deepest of them asks for.
-  """
-  supports = [source.support for source in setup.sources]
-  composition_key, problem_key = jax.random.split(key)
-  depth_cap = max(support.depth_cap for support in supports)
-  ids, compositions, first = [], [], 0
-  for source in setup.sources:
-    ids.append(setup.row_ids(first, source.rows))
-    first += source.rows
-
-    def compose(i, support=source.support):
-      return with_cap(support.sample_composition(jax.random.fold_in(composition_key, i)), depth_cap)
-
-    compositions.append(jax.vmap(compose)(ids[-1]))
-  row_ids = jnp.concatenate(ids)
-  composition = jax.tree.map(lambda *xs: jnp.concatenate(xs), *compositions)
-  dry = [support.config.dry for support in supports]
-
-  def one(i, composition, is_dry):
-    is_dry = is_dry if len(set(dry)) > 1 else dry[0]
-    problem = latent.sample(jax.random.fold_in(problem_key, i), composition, setup.task, is_dry)
-    return problem, render.render(problem, setup.task, depth_cap)
-
-  is_dry_B = jnp.concatenate([jnp.full(i.shape, d) for i, d in zip(ids, dry)])
-  return row_ids, *jax.vmap(one)(row_ids, composition, is_dry_B)
-
-
-def _most_rows(n: int) -> int:
-  """In a block, of n packed rows: of as many rows as examples, most are empty."""
-  return max(1, n // 4)
-
-
-def _divisor(n: int, limit: int) -> int:
-  """The largest divisor of n within the limit; 0 is no limit."""
-  return max(b for b in range(1, n + 1) if n % b == 0 and (b <= limit or not limit))
-
-
-def in_blocks(rows: Any, block_rows: int) -> Any:
-  """A pytree with leading axis B as [B / block, block, ...]; the block is the largest divisor of B within `block_rows`."""
-  n = jax.tree.leaves(rows)[0].shape[0]
-  block = _divisor(n, block_rows)
-  return jax.tree.map(lambda x: x.reshape((n // block, block) + x.shape[1:]), rows)
-
-
-def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Array):
-  """Gradient of the sum of `loss` over this device's rows, block by block.
-
-  Args:
-    loss: `(params, block) -> (float32[], metrics)`, both sums over the block's rows.
-    params: where to differentiate.
-    rows: pytree with a leading axis N.
-    setup: decides the block sizes.
-    n_active: int32[], only this many leading rows matter; blocks beyond them are skipped.
-
-  Returns:
-    `(grads, metrics)`, summed over the rows of this device.
-  """
-  params = setup.model.unstack(params)
-
-  @functools.partial(jax.jit, static_argnums=1)  # traced once for its shapes and for the loop
-  def one(first, size):
-    block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), rows)
-    return jax.grad(loss, has_aux=True)(params, block)
-
-  first, sums = jnp.int32(0), None
-  for size, count in setup.blocks(jax.tree.leaves(rows)[0].shape[0], setup.most(n_active)):
-    if sums is None:
-      sums = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda i: one(i, size), first)
-      )
-    add = lambda i, sums: jax.tree.map(jnp.add, sums, one(first + i * size, size))
-    sums = jax.lax.fori_loop(0, count, add, sums)
-    first += count * size
-  grads, metrics = sums
-  return setup.model.stack(grads), metrics
-
-
-def update(state: TrainState, grads, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:
+def update(state: TrainState, grads: Any, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer update with gradients summed over devices.
 
-  Each device updates some of the layers where they can be shared out evenly: Muon's matrix products are up to a quarter of a
-  step's. Metrics `grad_norm` and `finite` (1 where gradients and new parameters are finite).
+  Where the blocks can be shared out evenly, each device updates its share of them: Muon's matrix
+  products are up to a quarter of a step's.
+
+  Returns:
+    The new state, and metrics `grad_norm` and `finite` (1 where gradients and new parameters are
+    finite).
   """
-  grads = setup.sum(grads)
+  devices = setup.devices
+  grads = devices.sum(grads)
   norm = optax.tree.norm(grads)
-  n_layers = setup.model.config.n_layers
-  mine, whole = (lambda tree: tree,) * 2
-  if setup.shards > 1 and n_layers % setup.shards == 0:
-    share = n_layers // setup.shards
-    first = jax.lax.axis_index(AXIS) * share
-    mine = lambda tree: _on_layers(
-      lambda layers: [jax.lax.dynamic_slice_in_dim(x, first, share) for x in layers], tree
-    )
-    whole = lambda tree: _on_layers(_gather, tree)
-  params = mine(state.params)
+  n_blocks = setup.model.config.n_layers
+  shared_out = devices.n > 1 and n_blocks % devices.n == 0
+  share = n_blocks // devices.n
+
+  def mine(blocks):
+    first = devices.index * share
+    return [jax.lax.dynamic_slice_in_dim(x, first, share) for x in blocks]
+
+  params, opt_state = state.params, state.opt_state
+  if shared_out:
+    grads, params, opt_state = (_on_blocks(mine, tree) for tree in (grads, params, opt_state))
   tx = optax.with_extra_args_support(setup.tx)
-  updates, opt_state = tx.update(mine(grads), mine(state.opt_state), params, norm=norm)
-  params, opt_state = whole((optax.apply_updates(params, updates), opt_state))
+  updates, opt_state = tx.update(grads, opt_state, params, norm=norm)
+  new = optax.apply_updates(params, updates), opt_state
+  params, opt_state = _on_blocks(devices.gather, new) if shared_out else new
   finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
-  return TrainState(state.step + 1, params, opt_state), {
-    'grad_norm': norm,
-    'finite': finite.astype(jnp.float32),
-  }
+  metrics = {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+  return TrainState(state.step + 1, params, opt_state), metrics
 
 
-def _on_layers(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> Any:
-  """`f` on the leaves of a pytree (parameters, optimizer state) that stand for the layers and so have a leading axis N."""
-  flat, structure = jax.tree.flatten_with_path(tree)
-  is_layer = [any(getattr(key, 'key', None) == 'blocks' for key in path) for path, _ in flat]
-  layers = iter(f([leaf for (_, leaf), is_one in zip(flat, is_layer) if is_one]))
-  return jax.tree.unflatten(
-    structure, [next(layers) if is_one else leaf for (_, leaf), is_one in zip(flat, is_layer)]
-  )
-
-
-def _gather(shares: Any) -> Any:
-  """The arrays (float32, int32, bool) of which each device holds a share (along their leading axis), in one collective."""
-  is_float = lambda x: x.dtype == jnp.float32
-  encode = lambda x: (
-    jax.lax.bitcast_convert_type(x, jnp.int32) if is_float(x) else x.astype(jnp.int32)
-  )
-  decode = lambda x, like: (
-    jax.lax.bitcast_convert_type(x, jnp.float32) if is_float(like) else x.astype(like.dtype)
-  )
-  flat, unravel = ravel_pytree(jax.tree.map(encode, shares))
-  whole = jax.vmap(unravel)(jax.lax.all_gather(flat, AXIS))
-  return jax.tree.map(lambda x, like: decode(x.reshape((-1,) + x.shape[2:]), like), whole, shares)
+def _on_blocks(f: Callable[[list[jax.Array]], list[jax.Array]], tree: Any) -> Any:
+  """`f` on the leaves, of parameters or optimizer state, that have a leading axis N of blocks."""
+  with_paths, structure = jax.tree.flatten_with_path(tree)
+  leaves = [leaf for _, leaf in with_paths]
+  at = [i for i, (path, _) in enumerate(with_paths) if is_block_leaf(path)]
+  for i, leaf in zip(at, f([leaves[i] for i in at])):
+    leaves[i] = leaf
+  return jax.tree.unflatten(structure, leaves)

@@ -179,3 +179,7 @@ def argmax(x: jax.Array) -> jax.Array:
   n = x.shape[-1]
   is_largest = x >= jnp.max(x, axis=-1, keepdims=True)
   return jnp.min(jnp.where(is_largest, jnp.arange(n), n - 1), axis=-1).astype(jnp.int32)
+
+
+def ceil_div(a, b):
+  return -(-a // b)

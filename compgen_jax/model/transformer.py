@@ -211,6 +211,14 @@ class Ends(nn.Module):
     return matmul(x_BxTxD, self.out.astype(x_BxTxD.dtype)).astype(jnp.float32)
 
 
+def is_block_leaf(path) -> bool:
+  return any(getattr(key, 'key', None) == 'blocks' for key in path)
+
+
+def is_matrix(path, leaf) -> bool:
+  return path[0].key == 'blocks' and leaf.ndim == 3 and path[-1].key != 'conv'
+
+
 def _layer(params, i: int):
   blocks = params['blocks']
   return blocks[i] if isinstance(blocks, tuple) else jax.tree.map(lambda leaf: leaf[i], blocks)

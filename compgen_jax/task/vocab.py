@@ -32,6 +32,14 @@ class TaskConfig:
   skills: tuple[str, ...]
   routings: tuple[str, ...]
 
+  def resolved(self) -> 'TaskConfig':
+    """The same task with the names of all modules written out."""
+    return dataclasses.replace(
+      self,
+      skills=tuple(entry.__name__ for entry in self.skill_inventory),
+      routings=tuple(entry.__name__ for entry in self.routing_inventory),
+    )
+
   @functools.cached_property
   def skill_inventory(self):
     """The skill functions in use, by index."""

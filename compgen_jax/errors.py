@@ -1,0 +1,22 @@
+"""What goes wrong in a way that a user can mend: each is one line, and ends a command with status
+2."""
+
+
+class UserError(Exception):
+  """One line that names what is wrong and what is legal, or what to do."""
+
+
+class ConfigError(UserError):
+  """A config, a flag or a workdir that can't work; nothing was overwritten."""
+
+
+class CheckpointError(UserError):
+  """A checkpoint that can't be written or read."""
+
+
+class LeakError(UserError):
+  """An evaluated composition is in training data."""
+
+
+class DivergedError(UserError):
+  """Training produced NaN or infinity."""

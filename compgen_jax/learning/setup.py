@@ -1,0 +1,42 @@
+"""What every learning step needs beside its state: task, model, optimizer, data, division of
+work."""
+
+import dataclasses
+
+import optax
+
+from compgen_jax.learning.devices import Devices
+from compgen_jax.model.transformer import Model
+from compgen_jax.task.support import Support
+from compgen_jax.task.vocab import TaskConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A part of each batch: `rows` problems of `support` (over all devices)."""
+
+  support: Support
+  rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What a step needs besides arrays; static under jit.
+
+  `sources`: what a batch is made of. `anchor`: the same for the auxiliary SFT loss of a stage that
+  explores (see `anchor.py`); () is none.
+  `row_columns`: about the width of the rows that traces are packed into (see `packing.py`).
+  `microbatch_rows`: packed rows whose gradient is computed at a time; see `gradients.microbatches`.
+  () is all at once. `rollout_rows`: samples drawn at a time; 0 is all at once.
+  Small microbatches stay in a CPU's cache, large ones keep an accelerator busy.
+  """
+
+  task: TaskConfig
+  model: Model
+  tx: optax.GradientTransformation | None
+  sources: tuple[Source, ...]
+  anchor: tuple[Source, ...] = ()
+  devices: Devices = Devices()
+  row_columns: int = 0
+  microbatch_rows: tuple[int, ...] = ()
+  rollout_rows: int = 0

@@ -1,0 +1,276 @@
+"""All checks of a config that single types can't make, and all that involve several fields."""
+
+from typing import TYPE_CHECKING, Any
+
+from compgen_jax.errors import ConfigError
+from compgen_jax.model.transformer import DTYPES, POSITIONS
+from compgen_jax.task.render import TRACES
+from compgen_jax.task.routing import ROUTINGS
+from compgen_jax.task.skills import SKILLS
+from compgen_jax.task.support import POOLS
+
+if TYPE_CHECKING:
+  from compgen_jax.config import Config
+
+
+def require(ok: bool, path: str, value: Any, legal: str) -> None:
+  """Raises ConfigError, which names all three, unless `ok`."""
+  if not ok:
+    raise ConfigError(f'{path}={value!r}: legal is {legal}')
+
+
+def one_of(value: Any, legal, path: str) -> None:
+  """Raises ConfigError unless `value` is in `legal`."""
+  require(value in legal, path, value, ' | '.join(str(x) for x in legal))
+
+
+def _at_least(low: float, **fields) -> None:
+  """Raises ConfigError where a field (dots in its name as `__`) is below `low`."""
+  for path, value in fields.items():
+    require(value >= low, path.replace('__', '.'), value, f'{low} or more')
+
+
+def _no_repetition(path: str, values: tuple, what: str) -> None:
+  require(len(set(values)) == len(values), path, values, f'{what} without repetition')
+
+
+def _names(path: str, names: tuple[str, ...], legal) -> None:
+  for name in names:
+    one_of(name, legal, path)
+  _no_repetition(path, names, 'names')
+
+
+def validate(config: 'Config') -> None:
+  """Raises ConfigError where a value, or a combination of values, can't work."""
+  _task(config)
+  _model(config)
+  _learning(config)
+  _supports(config)
+  _stages(config)
+  _eval(config)
+  _contrasts(config)
+
+
+def _task(config: 'Config') -> None:
+  task, pools = config.task, config.pools
+  one_of(task.trace, TRACES, 'task.trace')
+  is_even = task.alphabet in range(6, 27, 2)
+  require(is_even, 'task.alphabet', task.alphabet, 'an even number from 6 to 26')
+  require(4 <= task.width <= 32, 'task.width', task.width, '4 to 32')
+  legal = f'2 to task.width={task.width}'
+  require(2 <= task.min_input <= task.width, 'task.min_input', task.min_input, legal)
+  legal = f'task.min_input={task.min_input} to task.width={task.width}'
+  require(task.min_input <= task.max_input <= task.width, 'task.max_input', task.max_input, legal)
+  require(1 <= task.max_depth <= 64, 'task.max_depth', task.max_depth, '1 to 64')
+  fewest = task.max_depth + 2
+  legal = f'task.max_depth + 2 = {fewest} to 128'
+  require(fewest <= task.n_labels <= 128, 'task.n_labels', task.n_labels, legal)
+  _names('task.skills', task.skills, [skill.__name__ for skill in SKILLS])
+  _names('task.routings', task.routings, [routing.__name__ for routing in ROUTINGS])
+  require('previous' in task.routings, 'task.routings', task.routings, "a tuple with 'previous'")
+  _at_least(0, pools__salt=pools.salt)
+  for pool in POOLS:
+    share = getattr(pools, pool)
+    require(0.0 < share < 1.0, f'pools.{pool}', share, 'between 0 and 1')
+  total = sum(getattr(pools, pool) for pool in POOLS)
+  require(abs(total - 1.0) < 1e-6, 'pools', total, 'test + validation + sft + rl = 1')
+
+
+def _model(config: 'Config') -> None:
+  model = config.model
+  one_of(model.positions, POSITIONS, 'model.positions')
+  one_of(model.dtype, DTYPES, 'model.dtype')
+  for name in ('d_model', 'n_layers', 'n_heads', 'd_ff'):
+    require(getattr(model, name) >= 1, f'model.{name}', getattr(model, name), '1 or more')
+  require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
+  divides = model.d_model % model.n_heads == 0
+  legal = f'a divisor of model.d_model={model.d_model}'
+  require(divides, 'model.n_heads', model.n_heads, legal)
+  can_rotate = model.positions != 'rope' or (model.d_model // model.n_heads) % 2 == 0
+  legal = "for positions 'rope' such that d_model / n_heads is even"
+  require(can_rotate, 'model.n_heads', model.n_heads, legal)
+
+
+def _learning(config: 'Config') -> None:
+  sections = {'optimizer': config.optimizer} | config.kinds
+  for path, section in sections.items():
+    for field, ok, legal in section.checks():
+      require(ok, f'{path}.{field}', getattr(section, field), legal)
+
+
+def _supports(config: 'Config') -> None:
+  deepest = config.task.max_depth
+  require(bool(config.supports), 'supports', {}, 'at least one support')
+  for name, support in config.supports.items():
+    path = f'supports.{name}'
+    one_of(support.pool, POOLS, f'{path}.pool')
+    require(bool(support.depths), f'{path}.depths', support.depths, 'at least one depth')
+    for depth in support.depths:
+      legal = f'1 to task.max_depth={deepest}'
+      require(1 <= depth <= deepest, f'{path}.depths', depth, legal)
+    _no_repetition(f'{path}.depths', support.depths, 'depths')
+    n = support.compositions
+    ok = n == 0 or len(support.depths) <= n <= 100_000
+    require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')
+    for kind, legal_names in (('skills', config.task.skills), ('routings', config.task.routings)):
+      without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
+      _names(f'{path}.without_{kind}', without, legal_names)
+      _names(f'{path}.with_{kind}', wanted, legal_names)
+      legal = f'fewer than all {len(legal_names)}'
+      require(len(without) < len(legal_names), f'{path}.without_{kind}', without, legal)
+      both = set(without) & set(wanted)
+      require(not both, f'{path}.with_{kind}', wanted, f'names that without_{kind} does not hold')
+
+
+def _stages(config: 'Config') -> None:
+  _at_least(0, seed=config.seed)
+  for seed in config.seeds:
+    require(seed >= 0, 'seeds', seed, '0 or more')
+  _no_repetition('seeds', config.seeds, 'seeds')
+  require(bool(config.stages), 'stages', {}, 'at least one stage')
+  for name in config.stages:
+    _stage(config, name)
+  stage_order(config)
+
+
+def _stage(config: 'Config', name: str) -> None:
+  stage, path, kind = config.stages[name], f'stages.{name}', config.kind(name)
+  is_name = name.isidentifier() and len(name) <= 64
+  require(is_name, path, name, 'letters, digits and underscores, 64 at most')
+  require(stage.steps >= 1, f'{path}.steps', stage.steps, '1 or more')
+  one_of(stage.init_from, ('', *(n for n in config.stages if n != name)), f'{path}.init_from')
+  can_start = stage.init_from != '' or not kind.explores
+  legal = f'a stage to start from ({stage.kind} needs one)'
+  require(can_start, f'{path}.init_from', stage.init_from, legal)
+  require(bool(stage.data), f'{path}.data', stage.data, f'some of {" | ".join(config.supports)}')
+  for support in stage.data:
+    one_of(support, config.supports, f'{path}.data')
+    can_solve = not (kind.explores and config.supports[support].dry)
+    legal = 'a support that is not dry (stages that explore need answers)'
+    require(can_solve, f'{path}.data', support, legal)
+  shares = stage.shares
+  ok = len(shares) == len(stage.data) and min(shares) > 0 and abs(sum(shares) - 1) < 1e-6
+  legal = f'{len(stage.data)} positive numbers that add up to 1'
+  require(ok, f'{path}.shares', shares, legal)
+  _settings(config, name)
+
+
+def _settings(config: 'Config', name: str) -> None:
+  """A stage's settings, and what follows from them: how a batch is divided over its supports."""
+  stage, settings, path = config.stages[name], config.settings(name), f'stages.{name}'
+  for field, ok, legal in settings.checks():
+    require(ok, f'{path}.settings.{field}', getattr(settings, field), legal)
+  rows, total = config.stage_rows(name), settings.batch_rows
+  field = batch_field(config, name)
+  whole = sum(rows) == total and min(rows) >= 1
+  legal = f'shares that split {field}={total} into whole rows'
+  require(whole, f'{path}.shares', stage.shares, legal)
+  for support, n in config.anchor_rows(name).items():
+    field = settings_field(config, name, 'anchor')
+    one_of(support, config.supports, field)
+    even = n * len(settings.anchor) == settings.anchor_batch
+    legal = f'a multiple of the number of anchors, {len(settings.anchor)}'
+    field = settings_field(config, name, 'anchor_batch')
+    require(even, field, settings.anchor_batch, legal)
+
+
+def settings_field(config: 'Config', stage: str, field: str) -> str:
+  """Where a stage's setting was given: in the stage itself or in its kind's section."""
+  own = field in config.stages[stage].settings
+  return f'stages.{stage}.settings.{field}' if own else f'{config.stages[stage].kind}.{field}'
+
+
+def batch_field(config: 'Config', stage: str) -> str:
+  """Where the number of problems in a stage's batch was given."""
+  return settings_field(config, stage, config.settings(stage).batch_field)
+
+
+def stage_order(config: 'Config') -> tuple[str, ...]:
+  """Stage names such that every stage comes after the one it starts from.
+
+  Raises:
+    ConfigError: the stages start from one another in a circle.
+  """
+  order: list[str] = []
+  while len(order) < len(config.stages):
+    ready = [
+      name
+      for name, stage in config.stages.items()
+      if name not in order and (stage.init_from == '' or stage.init_from in order)
+    ]
+    if not ready:
+      stuck = sorted(set(config.stages) - set(order))
+      parent = config.stages[stuck[0]].init_from
+      circle = f'a circle through {", ".join(stuck)}'
+      raise ConfigError(f'stages.{stuck[0]}.init_from={parent!r}: {circle}')
+    order += ready
+  return tuple(order)
+
+
+def _eval(config: 'Config') -> None:
+  ev, run = config.eval, config.run
+  _at_least(2, eval__problems=ev.problems)
+  legal = f'1 to eval.problems={ev.problems}'
+  require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, legal)
+  _at_least(0, eval__every=ev.every, run__data_parallel=run.data_parallel)
+  _at_least(0, run__microbatch_rows=run.microbatch_rows)
+  _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
+  require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
+  for split, support in ev.splits.items():
+    require(split.isidentifier(), 'eval.splits', split, 'letters, digits and underscores')
+    one_of(support, config.supports, f'eval.splits.{split}')
+    has_answers = not config.supports[support].dry
+    require(has_answers, f'eval.splits.{split}', support, 'a support that is not dry')
+  for path, names in (('eval.trained', ev.trained), ('eval.curve', ev.curve)):
+    for name in names:
+      one_of(name, ev.splits, path)
+  for k in ev.pass_k:
+    legal = f'1 to eval.pass_samples={ev.pass_samples}'
+    require(1 <= k <= ev.pass_samples, 'eval.pass_k', k, legal)
+
+
+def _contrasts(config: 'Config') -> None:
+  form = '(name, ((weight, arm, split, depth), ...))'
+  for contrast in config.contrasts:
+    ok = isinstance(contrast, tuple) and len(contrast) == 2 and isinstance(contrast[0], str)
+    ok = ok and isinstance(contrast[1], tuple) and len(contrast[1]) > 0
+    require(ok, 'contrasts', contrast, form)
+    for term in contrast[1]:
+      path = f'contrasts[{contrast[0]}]'
+      ok = isinstance(term, tuple) and len(term) == 4
+      require(ok, path, term, '(weight, arm, split, depth)')
+      weight, arm, split, depth = term
+      is_number = type(weight) in (int, float) and abs(weight) <= 1e6
+      require(is_number, path, weight, 'a number from -1e6 to 1e6 as weight')
+      one_of(arm, config.stages, path)
+      one_of(split, config.eval.splits, path)
+      one_of(depth, (0, *config.supports[config.eval.splits[split]].depths), path)
+  _no_repetition('contrasts', tuple(name for name, _ in config.contrasts), 'names')
+
+
+def devices(config: 'Config', n_devices: int) -> int:
+  """The number of devices that share a batch.
+
+  Raises:
+    ConfigError: there are fewer, or a batch can't be split evenly over them.
+  """
+  n = config.run.data_parallel or n_devices
+  require(n <= n_devices, 'run.data_parallel', n, f'at most the {n_devices} devices there are')
+  for name, stage in config.stages.items():
+    field, total = batch_field(config, name), config.settings(name).batch_rows
+    for support, rows in zip(stage.data, config.stage_rows(name)):
+      legal = (
+        f'such that stages.{name} gives {support} a multiple of {n} rows (devices), not {rows}'
+      )
+      require(rows % n == 0, field, total, legal)
+    for support, rows in config.anchor_rows(name).items():
+      field = settings_field(config, name, 'anchor_batch')
+      legal = f'such that anchor {support} gets a multiple of {n} rows (devices), not {rows}'
+      require(rows % n == 0, field, config.settings(name).anchor_batch, legal)
+  require(
+    config.eval.problems % n == 0,
+    'eval.problems',
+    config.eval.problems,
+    f'a multiple of {n} (devices)',
+  )
+  return n
