@@ -16,7 +16,7 @@ from compgen_jax.learning.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfi
 from compgen_jax.learning.policy_gradient import RLConfig
 from compgen_jax.learning.rejection import SAMPLERS, RFTConfig
 from compgen_jax.learning.sft import SFTConfig
-from compgen_jax.model.transformer import DTYPES, POSITIONS, ModelConfig
+from compgen_jax.model.modules import DTYPES, POSITIONS, ModelConfig
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
