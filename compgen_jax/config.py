@@ -15,7 +15,7 @@ from compgen_jax.errors import ConfigError
 from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
-from compgen_jax.model.transformer import ModelConfig
+from compgen_jax.model.modules import ModelConfig
 from compgen_jax.task.support import PoolConfig, SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 

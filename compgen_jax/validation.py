@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from compgen_jax.errors import ConfigError
-from compgen_jax.model.transformer import DTYPES, POSITIONS
+from compgen_jax.model.modules import DTYPES, POSITIONS
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS

@@ -283,7 +283,15 @@ def test_policy_gradient_is_the_gradient_of_expected_reward():
   def sample(key):
     prompts, ids = jnp.tile(prompt, (n_samples, 1)), jnp.arange(n_samples)
     traces = rollout(
-      m, params, prompts, key, ids, n_tokens=n_tokens, end=end, temperature=temperature, segment=2
+      m,
+      params,
+      prompts,
+      key,
+      ids,
+      n_tokens=n_tokens,
+      end=end,
+      temperature=temperature,
+      scan_length=2,
     )
     ok = reward(traces.tokens)
     return Exploration(prompts, traces, Verdict(ok, ok, ok, ok[:, None], ok[:, None]))

@@ -18,7 +18,7 @@ from compgen_jax.experiment import files
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
-from compgen_jax.model.transformer import ModelConfig
+from compgen_jax.model.modules import ModelConfig
 from compgen_jax.task.support import PoolConfig, SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
