@@ -17,10 +17,12 @@ from compgen_jax.learning.policy_gradient import RLConfig
 from compgen_jax.learning.rejection import SAMPLERS, RFTConfig
 from compgen_jax.learning.sft import SFTConfig
 from compgen_jax.model.transformer import DTYPES, POSITIONS, ModelConfig
+from compgen_jax.task import modules
+from compgen_jax.task.pools import POOLS, PoolConfig
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
-from compgen_jax.task.support import POOLS, PoolConfig, SupportConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 KINDS = ('sft', 'rl', 'rft')
@@ -238,7 +240,7 @@ def _validate_task(config: Config) -> None:
     ('task.skills', task.skills, SKILLS),
     ('task.routings', task.routings, ROUTINGS),
   ):
-    _names(path, names, [entry.__name__ for entry in registry])
+    _names(path, names, modules.names(registry))
   _require(
     not task.routings or 'previous' in task.routings,
     'task.routings',
@@ -326,8 +328,8 @@ def _validate_learning(config: Config) -> None:
 
 
 def _validate_supports(config: Config) -> None:
-  skills = [f.__name__ for f in config.task.skill_inventory]
-  routings = [r.__name__ for r in config.task.routing_inventory]
+  skills = modules.names(config.task.skill_inventory)
+  routings = modules.names(config.task.routing_inventory)
   _require(bool(config.supports), 'supports', {}, 'at least one support')
   for name, support in config.supports.items():
     path = f'supports.{name}'

@@ -16,7 +16,7 @@ from compgen_jax.config import Config
 from compgen_jax.learning.exploration import attempt
 from compgen_jax.learning.state import Setup, on_every_device
 from compgen_jax.model.rollout import Rollout
-from compgen_jax.task import latent, render
+from compgen_jax.task import latent, modules, render
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.support import Support
 from compgen_jax.task.verify import Verdict
@@ -229,8 +229,8 @@ def _module_rates(
     ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),
     ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory),
   )[task.trace == 'compact' :]:
-    for i, entry in enumerate(inventory):
+    for i, name in enumerate(modules.names(inventory)):
       mine = counted & (index == i)
       if mine.any():
-        rows.append(_rate(metric, ok[mine], module=entry.__name__))
+        rows.append(_rate(metric, ok[mine], module=name))
   return rows
