@@ -99,14 +99,6 @@ def test_same_under_jit_vmap_and_alone():
     np.testing.assert_array_equal(as_rows(eager), as_rows(jax.tree.map(lambda x: x[4000, i], got)))
 
 
-def test_apply_uses_the_given_inventory():
-  """Catches an index that is looked up in the full registry rather than in the task's inventory."""
-  t = helpers.task(skills=('successor', 'reverse'))
-  word = jax.tree.map(lambda x: x[0], helpers.encode(['abc'], t.width))
-  apply_each = jax.vmap(lambda i: modules.apply(t.skill_inventory, i, word, t.alphabet))
-  assert helpers.decode(apply_each(np.arange(2))) == ['bcd', 'cba']
-
-
 @pytest.mark.parametrize('skill', skills.SKILLS, ids=NAMES)
 def test_docstring_examples(skill):
   """Catches a worked example that is not what the function does; every skill has one (alphabet
