@@ -16,7 +16,8 @@ from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.model.modules import ModelConfig
-from compgen_jax.task.support import PoolConfig, SupportConfig
+from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 __all__ = ['Config', 'ConfigError', 'from_config_dict', 'from_json', 'to_dict']

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from compgen_jax.errors import ConfigError
 from compgen_jax.model.modules import DTYPES, POSITIONS
+from compgen_jax.task import modules
+from compgen_jax.task.pools import POOLS
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
-from compgen_jax.task.support import POOLS
 
 if TYPE_CHECKING:
   from compgen_jax.config import Config
@@ -65,8 +66,8 @@ def _task(config: 'Config') -> None:
   fewest = task.max_depth + 2
   legal = f'task.max_depth + 2 = {fewest} to 128'
   require(fewest <= task.n_labels <= 128, 'task.n_labels', task.n_labels, legal)
-  _names('task.skills', task.skills, [skill.__name__ for skill in SKILLS])
-  _names('task.routings', task.routings, [routing.__name__ for routing in ROUTINGS])
+  _names('task.skills', task.skills, modules.names(SKILLS))
+  _names('task.routings', task.routings, modules.names(ROUTINGS))
   require('previous' in task.routings, 'task.routings', task.routings, "a tuple with 'previous'")
   _at_least(0, pools__salt=pools.salt)
   for pool in POOLS:

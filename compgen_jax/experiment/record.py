@@ -19,7 +19,8 @@ from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.model.modules import ModelConfig
-from compgen_jax.task.support import PoolConfig, SupportConfig
+from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 
