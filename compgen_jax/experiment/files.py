@@ -10,10 +10,15 @@ from compgen_jax.config import Config, ConfigError, to_dict
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
+  """As `write_bytes`, in UTF-8."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Writes a file in one step: a reader or a crash never sees half of it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text, encoding='utf-8')
+  temporary.write_bytes(content)
   os.replace(temporary, path)
 
 
