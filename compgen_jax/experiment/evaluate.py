@@ -1,10 +1,12 @@
 """Accuracy by split, depth and module, with n and intervals, and unbiased pass@k.
 
-The problems of a (split, depth) are drawn once, from the pools' salt: they are the same for every arm, seed and step, so
-arms are compared pairwise on the same problems, and evaluating can't change training.
+The problems of a (split, depth) are drawn once, from the pools' salt: they are the same for every
+arm, seed and step, so arms are compared pairwise on the same problems, and evaluating can't change
+training.
 """
 
 import functools
+import math
 import zlib
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from compgen_jax.config import Config
 from compgen_jax.learning.exploration import attempt
 from compgen_jax.learning.state import Setup, on_every_device
 from compgen_jax.model.rollout import Rollout
+from compgen_jax.statistics import pass_at_k, wilson
 from compgen_jax.task import latent, render
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.support import Support
@@ -30,26 +33,14 @@ class LeakError(RuntimeError):
 
 
 class Evaluation(NamedTuple):
-  """`rows`: dicts as in results.jsonl. `items`: (split, depth) -> bool[n] per seed, the answer verdict of each problem."""
+  """What was measured of one arm at one step.
+
+  rows: dicts as in results.jsonl.
+  items: 'SPLIT/DEPTH' -> bool[seeds, n], whether each problem was answered right.
+  """
 
   rows: list[dict[str, Any]]
   items: dict[str, list[list[bool]]]
-
-
-def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-  """The 95 % interval of a proportion (Wilson 1927)."""
-  if n == 0:
-    return 0.0, 1.0
-  p = successes / n
-  centre, spread = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-  return float((centre - spread) / (1 + z * z / n)), float((centre + spread) / (1 + z * z / n))
-
-
-def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
-  """Mean over problems of 1 - C(samples - correct, k) / C(samples, k): unbiased (Chen et al. 2021, arXiv 2107.03374)."""
-  wrong_Q = samples - correct_Q
-  factors_Qxk = np.maximum(wrong_Q[:, None] - np.arange(k), 0) / (samples - np.arange(k))
-  return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
 
 
 @functools.partial(jax.jit, static_argnames=('task', 'depth_cap'))
@@ -67,7 +58,10 @@ def _judge(
 
   def mine(params, prompts, problems, length_B, key, temperature):
     ids = setup.row_ids(0, prompts_BxP.shape[0])
-    take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
+
+    def take(tree):
+      return jax.tree.map(lambda x: x[ids], tree)
+
     rows = take(problems), take(prompts)
     return attempt(
       setup,
@@ -115,18 +109,19 @@ class Evaluator:
         for name, trained in training.items():
           inside = np.asarray(trained.contains_all(compositions))
           if np.any(inside & (np.asarray(compositions.depth) > 1)):
+            n = int(inside.sum())
             raise LeakError(
-              f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}'
+              f'eval.splits.{split}: {n} of its compositions are in training data {name}'
             )
       self._compositions[split, depth] = problem_key, compositions
 
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, render.Rendered]]:
-    """(split, depth) -> its problems; drawn when first asked for, so that no training waits for it."""
+    """(split, depth) -> its problems, drawn when first asked for: no training waits for them."""
     task, cap = self._config.task, self._depth_cap
     return {
-      cell: _problems(key, compositions, task, cap)
-      for cell, (key, compositions) in self._compositions.items()
+      place: _problems(key, compositions, task, cap)
+      for place, (key, compositions) in self._compositions.items()
     }
 
   def sample(
@@ -138,10 +133,17 @@ class Evaluator:
     key: jax.Array | None = None,
     repeat: int = 1,
   ):
-    """Traces (Rollout) and verdicts of `eval.problems` rows: each of the first problems `repeat` times."""
+    """Traces (Rollout) and verdicts of `eval.problems` rows, problem after problem.
+
+    Each of the first problems stands in `repeat` rows, so that it is sampled as often.
+    """
     problems, rendered = self.problems[split, depth]
     n = self._config.eval.problems
-    pick = lambda x: jnp.repeat(x[: -(-n // repeat)], repeat, axis=0)[:n]
+    n_different = math.ceil(n / repeat)
+
+    def pick(x):
+      return jnp.repeat(x[:n_different], repeat, axis=0)[:n]
+
     problems, prompts, lengths = jax.tree.map(
       pick, (problems, rendered.prompt, rendered.trace_length)
     )
@@ -158,7 +160,11 @@ class Evaluator:
     )
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
-    """Evaluates parameters with a leading seed axis; `final` adds modules and pass@k and takes all splits."""
+    """Evaluates parameters with a leading seed axis.
+
+    The final evaluation takes all splits, not only those of `eval.curve`, and adds modules and
+    pass@k.
+    """
     config = self._config
     rows, items = [], {}
     for (split, depth), (problems, _) in self.problems.items():
@@ -218,17 +224,17 @@ def _rates(verdict: Verdict) -> list[dict[str, Any]]:
 def _module_rates(
   verdict: Verdict, composition: Composition, task: TaskConfig
 ) -> list[dict[str, Any]]:
-  """Share of a module's steps that are right given what the trace says before them, over well-structured traces.
+  """Share of a module's steps that are right given what the trace says before them.
 
-  Compact traces do not show what was routed, so there a step is judged whole, as its skill's.
+  Only traces of right structure count. Compact traces do not show what was routed, so there a step
+  is judged whole, as its skill's.
   """
   step = np.arange(composition.routing.shape[1])
   counted = verdict.structure[:, None] & (step < composition.depth[:, None])
+  routing = ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory)
+  skill = ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory)
   rows = []
-  for metric, index, ok, inventory in (
-    ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),
-    ('skill_accuracy', composition.skill, verdict.result_ok, task.skill_inventory),
-  )[task.trace == 'compact' :]:
+  for metric, index, ok, inventory in (skill,) if task.trace == 'compact' else (routing, skill):
     for i, entry in enumerate(inventory):
       mine = counted & (index == i)
       if mine.any():

@@ -9,11 +9,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax import config as config_lib
 from compgen_jax.config import Config
-from compgen_jax.experiment import files, platform, report, stages, summary
+from compgen_jax.experiment import files, platform, provenance, stages, summary
 from compgen_jax.experiment.evaluate import Evaluator
 from compgen_jax.experiment.progress import say
 from compgen_jax.learning.state import AXIS, Setup
 from compgen_jax.model.transformer import Model
+from compgen_jax.report import page
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.support import Support
 
@@ -76,7 +77,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     supports = build_supports(config)
   folder, lock = files.open_workdir(workdir, config)
   started = time.monotonic()
-  summary.commit()
+  provenance.commit()
   with lock, jax.set_mesh(mesh):
     base = build_setup(config, n_devices)
     evaluator = Evaluator(config, base, supports, training_supports(config, supports))
@@ -94,10 +95,10 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
       for row in files.read_jsonl(folder / 'stages' / name / 'curve.jsonl') + evaluations[name].rows
     ]
     files.write_jsonl(folder / 'results.jsonl', rows)
-    wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
+    wall_s = provenance.accumulate_wall_time(folder, time.monotonic() - started)
     result = summary.summarise(config, evaluations, wall_s)
     files.write_json(folder / 'summary.json', result)
-    report.write(folder, config, rows, result)
+    page.write(folder, config, rows, result)
   say(summary.table_text(result))
   say(f'report: {folder / "report.html"}')
   return rows

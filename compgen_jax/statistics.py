@@ -1,0 +1,68 @@
+"""Intervals of what was measured, and unbiased pass@k."""
+
+import numpy as np
+
+Z = 1.959964  # the normal distribution's 97.5 % quantile: 95 % lie within Z deviations of the mean
+
+
+def wilson(successes: float, n: int, z: float = Z) -> tuple[float, float]:
+  """Wilson's score interval of a proportion (Wilson 1927), which has a width at 0 % and 100 % too.
+
+  (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n), with p = successes / n.
+
+  Args:
+    successes: 0 to n. A fraction is fine: the sum of n values in [0, 1].
+    n: trials; with none, the interval is [0, 1].
+    z: half the interval's width in standard deviations; the default makes it a 95 % interval.
+
+  Returns:
+    (low, high), as shares.
+  """
+  if n == 0:
+    return 0.0, 1.0
+  p = successes / n
+  centre, spread = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+  return float((centre - spread) / (1 + z * z / n)), float((centre + spread) / (1 + z * z / n))
+
+
+def interval(per_seed: np.ndarray, per_item: np.ndarray) -> tuple[float, float, float, str]:
+  """The mean over seeds and its 95 % interval.
+
+  With two or more seeds the interval is over seeds: mean ± t sd / sqrt(seeds), with Student's t for
+  seeds - 1 degrees of freedom (Student 1908). With one seed it is over problems: mean ± 1.96 sd /
+  sqrt(n). Both deviations are those of a sample (n - 1 in the denominator). The interval over
+  problems of differences between arms, taken problem by problem, is a paired one.
+
+  Args:
+    per_seed: float[seeds], a value per seed.
+    per_item: float[seeds, n], values of single problems, whose means `per_seed` are.
+
+  Returns:
+    (mean, low, high, over) in the unit of the values; `over` is 'seeds' or 'problems'. One problem
+    of one seed says nothing about its spread: low and high are then infinite.
+  """
+  mean, n_seeds = float(np.mean(per_seed)), per_seed.size
+  if n_seeds > 1:
+    from scipy import special  # here, because it takes a fifth of a second of every start
+
+    half = float(special.stdtrit(n_seeds - 1, 0.975) * np.std(per_seed, ddof=1) / np.sqrt(n_seeds))
+    return mean, mean - half, mean + half, 'seeds'
+  n = per_item.shape[1]
+  half = float(Z * np.std(per_item[0], ddof=1) / np.sqrt(n)) if n > 1 else float('inf')
+  return mean, mean - half, mean + half, 'problems'
+
+
+def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
+  """The chance that one of k samples is right, estimated without bias from `samples` >= k of them.
+
+  The mean over prompts of 1 - C(samples - correct, k) / C(samples, k), as a product of k factors
+  (Chen et al. 2021, arXiv 2107.03374, equation 1).
+
+  Args:
+    correct_Q: int[Q], right ones among the samples of each prompt.
+    samples: samples of a prompt.
+    k: 1 to `samples`.
+  """
+  wrong_Q = samples - correct_Q
+  factors_Qxk = np.maximum(wrong_Q[:, None] - np.arange(k), 0) / (samples - np.arange(k))
+  return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
