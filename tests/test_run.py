@@ -10,7 +10,7 @@ import pytest
 import compgen_jax
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import platform, stages
-from compgen_jax.experiment.evaluate import LeakError, pass_at_k, wilson
+from compgen_jax.experiment.evaluate import LeakError
 from compgen_jax.experiment.files import open_workdir
 from configs import default
 from tests.experiments import tiny
@@ -191,26 +191,6 @@ def test_an_unreadable_checkpoint_is_one_line(finished, tmp_path):
       file.write_bytes(b'\0' * file.stat().st_size)
   with pytest.raises(stages.CheckpointError, match='is (unreadable|damaged)'):
     compgen_jax.run(tiny(), tmp_path / 'w')
-
-
-def test_pass_at_k_is_unbiased():
-  """The biased any-of-k, or 1 - (1 - p)^k."""
-  assert pass_at_k(np.array([1]), 4, 2) == pytest.approx(
-    0.5
-  )  # 1 - C(3,2)/C(4,2); the biased form gives 0.4375
-  assert pass_at_k(np.array([0, 4]), 4, 1) == pytest.approx(0.5)
-  assert pass_at_k(np.array([3]), 4, 2) == 1.0
-  rng = np.random.default_rng(0)
-  correct = rng.binomial(16, 0.1, size=20_000)
-  assert pass_at_k(correct, 16, 4) == pytest.approx(1 - 0.9**4, abs=5e-3)
-
-
-def test_wilson_interval():
-  """An interval that leaves [0, 1] or vanishes at 0 %."""
-  low, high = wilson(0, 100)
-  assert low == pytest.approx(0.0, abs=1e-9) and high == pytest.approx(0.0370, abs=1e-4)
-  low, high = wilson(50, 100)
-  assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
 
 
 def test_more_devices_change_nothing_but_the_time(finished, tmp_path):

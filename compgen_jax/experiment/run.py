@@ -11,12 +11,13 @@ from compgen_jax import config as config_lib
 from compgen_jax import validation
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import evaluate, files, platform, report, stages, summary
+from compgen_jax.experiment import evaluate, files, platform, provenance, stages, summary
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import say
 from compgen_jax.learning.devices import DATA, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
+from compgen_jax.report import page
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.support import Support
 
@@ -104,7 +105,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     base = build_setup(config, n_devices)
     evaluator = Evaluator(config, base, supports, training_supports(config, supports))
     folder, lock = files.open_workdir(workdir)
-    summary.commit()
+    provenance.commit()
     with lock:
       require_origins(config, folder)
       files.write_json(folder / 'config.json', config_lib.to_dict(config))
@@ -115,10 +116,10 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         for name, by_seed in evaluations.items()
       }
       files.write_jsonl(folder / 'results.jsonl', rows)
-      wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
+      wall_s = provenance.accumulate_wall_time(folder, time.monotonic() - started)
       result = summary.summarise(config, pooled, wall_s)
       files.write_json(folder / 'summary.json', result)
-      report.write(folder, config, rows, result)
+      page.write(folder, config, rows, result)
   say(summary.table_text(result))
   say(f'report: {folder / "report.html"}')
   return rows
