@@ -13,6 +13,11 @@ from compgen_jax.task.skills import SKILLS
 SPECIALS = ('solve', '=', 'end', 'pad')
 
 
+def _label_name(i: int) -> str:
+  letter, turn = chr(ord('A') + i % 26), i // 26 + 1
+  return letter if turn == 1 else f'{letter}{turn}'
+
+
 def _pick(registry, names):
   by_name = {entry.__name__: entry for entry in registry}
   return tuple(by_name[name] for name in names) if names else tuple(registry)
@@ -97,8 +102,8 @@ class TaskConfig:
     return depth * (4 + strings_per_step * self.width) + 1 + self.width + 1
 
   def token_names(self) -> tuple[str, ...]:
-    """How each token is shown to a person: letters `a`..., labels `A`..., modules by name."""
+    """How each token is shown to a person: letters `a`..., labels `A`...`Z`, `A2`..., modules by name."""
     letters = [chr(ord('a') + i) for i in range(self.alphabet)]
-    labels = [chr(ord('A') + i) for i in range(self.n_labels)]
+    labels = [_label_name(i) for i in range(self.n_labels)]
     modules = [entry.__name__ for entry in self.routing_inventory + self.skill_inventory]
     return tuple(letters + labels + modules + list(SPECIALS))
