@@ -11,9 +11,10 @@ MAY_IMPORT = {
   'model': {'model'},
   'learning': {'learning', 'task', 'model'},
   'theory': {'theory', 'task'},
+  'verifier': set(),
   'config': {'task', 'model', 'learning'},
   'benchmark': {'benchmark', 'experiment', 'config', 'task', 'model', 'learning'},
-  'experiment': {'experiment', 'config', 'task', 'model', 'learning', 'theory'},
+  'experiment': {'experiment', 'config', 'verifier', 'task', 'model', 'learning', 'theory'},
 }
 PURE = {'task', 'model', 'learning', 'theory'}
 IMPURE_MODULES = {'os', 'time', 'pathlib', 'sys', 'subprocess', 'random', 'logging'}
