@@ -10,7 +10,9 @@ import pathlib
 import compgen_jax
 
 PACKAGE = pathlib.Path(compgen_jax.__file__).parent
-COMMAND = {'config', 'experiment', 'report', 'benchmark', 'command_line'}
+COMMAND = {'config', 'errors', 'experiment', 'report', 'benchmark', 'command_line'}
+EXPERIMENT = {'experiment', 'config', 'errors', 'typed', 'statistics', 'verifier'}
+EXPERIMENT |= {'task', 'model', 'learning', 'theory'}
 # A layer or one module of it ('experiment.run', for which it stands instead of its layer's entry)
 # -> the layers, or modules of layers, that it may import.
 MAY_IMPORT = {
@@ -18,11 +20,15 @@ MAY_IMPORT = {
   'model': {'model'},
   'learning': {'learning', 'task', 'model'},
   'theory': {'theory', 'task'},
+  'errors': set(),
   'statistics': set(),
-  'config': {'task', 'model', 'learning'},
-  'benchmark': {'benchmark', 'experiment', 'config', 'task', 'model', 'learning'},
-  'experiment': {'experiment', 'statistics', 'config', 'task', 'model', 'learning', 'theory'},
-  'experiment.run': {'experiment', 'report', 'config', 'task', 'model', 'learning'},
+  'verifier': {'verifier'},
+  'typed': {'errors'},
+  'validation': {'errors', 'config', 'task', 'model', 'learning'},
+  'config': {'config', 'errors', 'typed', 'validation', 'task', 'model', 'learning'},
+  'benchmark': {'benchmark', 'experiment', 'config', 'errors', 'task', 'model', 'learning'},
+  'experiment': EXPERIMENT,
+  'experiment.run': EXPERIMENT | {'report', 'validation'},
   'report': {'report', 'experiment.files', 'statistics', 'config', 'theory'},
   'main': COMMAND,
   'show': COMMAND,

@@ -64,19 +64,26 @@ def build(
   name: str,
   config: Config,
   base: Setup,
-  supports: dict[str, Support],
+  supports: dict[str, Support] | None,
   workdir: pathlib.Path,
   n_replicates: int = 1,
 ) -> Stage:
-  """Puts a stage together from `base` (task, model, devices); compiles nothing."""
+  """Puts a stage together from `base` (task, model, devices); compiles nothing.
+
+  Without `supports` it can't be trained, but its parameters can be read.
+  """
   stage, settings = config.stages[name], config.settings(name)
   learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
   rows = dict(zip(stage.data, config.stage_rows(name)))
+  sources, anchor = (), ()
+  if supports is not None:
+    sources = tuple(Source(supports[support], n) for support, n in rows.items())
+    anchor = tuple(Source(supports[s], n) for s, n in config.anchor_rows(name).items())
   setup = dataclasses.replace(
     base,
     tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
-    sources=tuple(Source(supports[support], n) for support, n in rows.items()),
-    anchor=tuple(Source(supports[s], n) for s, n in config.anchor_rows(name).items()),
+    sources=sources,
+    anchor=anchor,
     devices=Devices(base.devices.n, n_replicates),
   )
   return Stage(name, config, setup, workdir)
@@ -144,9 +151,11 @@ def initial_state(setup: Setup, params: Any) -> TrainState:
 
 
 def replicated(tree: Any) -> Any:
-  """Arrays on every device of the current mesh."""
-  everywhere = NamedSharding(jax.sharding.get_mesh(), PartitionSpec())
-  return jax.device_put(tree, everywhere)
+  """Arrays on every device of the current mesh, if there is one."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return tree
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 # Running ------------------------------------------------------------------------------------------

@@ -16,9 +16,7 @@ from compgen_jax.experiment.evaluate import Pooled
 from compgen_jax.statistics import interval, wilson
 
 
-def contrast(
-  config: Config, evaluations: dict[str, Pooled], name: str, terms
-) -> dict[str, Any]:
+def contrast(config: Config, evaluations: dict[str, Pooled], name: str, terms) -> dict[str, Any]:
   """A weighted sum of accuracies, in accuracy points (percent), with its interval.
 
   A term of depth 0 is the mean over its split's depths. Problems of different splits or depths are

@@ -17,6 +17,11 @@ from compgen_jax.task.skills import SKILLS
 SPECIALS = ('solve', '=', 'end', 'pad')
 
 
+def _label_name(i: int) -> str:
+  letter, turn = chr(ord('A') + i % 26), i // 26 + 1
+  return letter if turn == 1 else f'{letter}{turn}'
+
+
 def _pick(registry: Sequence[Module], names: Sequence[str]) -> tuple[Module, ...]:
   """The modules of these names in this order; the whole registry if there are none."""
   by_name = {module.name: module for module in registry}
@@ -113,8 +118,8 @@ class TaskConfig:
     return depth * (4 + strings_per_step * self.width) + 1 + self.width + 1
 
   def token_names(self) -> tuple[str, ...]:
-    """How each token is shown to a person: letters `a`..., labels `A`..., modules by name."""
+    """How each token is shown to a person: letters `a`, labels `A`..., modules by name."""
     letters = tuple(chr(ord('a') + i) for i in range(self.alphabet))
-    labels = tuple(chr(ord('A') + i) for i in range(self.n_labels))
+    labels = tuple(_label_name(i) for i in range(self.n_labels))
     routings, skills = modules.names(self.routing_inventory), modules.names(self.skill_inventory)
     return letters + labels + routings + skills + SPECIALS
