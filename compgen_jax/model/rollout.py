@@ -6,8 +6,7 @@ The token in trace column c of row i is drawn with `fold_in(fold_in(key, row_id[
 `row_id` is the global index of the example. So a row's randomness does not depend on how rows are
 batched or placed on devices.
 
-Shape letters: B samples, Q prompts, P prompt columns, C trace columns, V vocabulary entries, S
-steps of a scan.
+Shape letters: B samples, Q prompts, P prompt columns, C trace columns, V vocabulary entries.
 """
 
 import functools
@@ -90,8 +89,9 @@ def rollout(
     return _Rows(logits_BxV, cache, rows.done_B | (token_B == end)), drawn
 
   def scan(loop: _Loop) -> _Loop:
-    noise_SxBxV = _gumbel(row_keys_B, loop.column + jnp.arange(scan_length), model.vocab_size)
-    rows, drawn = jax.lax.scan(step, loop.rows, noise_SxBxV)
+    columns = loop.column + jnp.arange(scan_length)
+    noise = _gumbel(row_keys_B, columns, model.vocab_size)
+    rows, drawn = jax.lax.scan(step, loop.rows, noise)
     write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=loop.column, axis=0)
     return _Loop(loop.column + scan_length, rows, jax.tree.map(write, loop.traces, drawn))
 
@@ -101,10 +101,8 @@ def rollout(
   half, whole = ceil_div(n_scans, 2) * scan_length, n_scans * scan_length
   rows = _prefill(model, params, prompts_QxP, row_id_B.shape[0], n_prompt + half)
   loop = _Loop(jnp.int32(0), rows, _empty_traces((whole, row_id_B.shape[0]), model.pad))
-
   # 2. Decode the first half.
   loop = _repeat(scan, loop, half)
-
   # 3. Decode the second half.
   if whole > half:
     cache = model.extend(loop.rows.cache, n_prompt + whole)
@@ -140,8 +138,8 @@ def _repeat(scan, loop: _Loop, until: int) -> _Loop:
   return jax.lax.while_loop(unfinished, scan, loop)
 
 
-def _gumbel(row_keys_B, column_S, vocab_size: int) -> jax.Array:
-  """Gumbel noise [S, B, V] of these trace columns.
+def _gumbel(row_keys_B, columns, vocab_size: int) -> jax.Array:
+  """Gumbel noise [len(columns), B, V] of these trace columns.
 
   The generator runs once for a scan: on CPU a call takes as long as a block, whatever its size.
   """
@@ -150,7 +148,7 @@ def _gumbel(row_keys_B, column_S, vocab_size: int) -> jax.Array:
     return jax.random.gumbel(jax.random.fold_in(row_key, column), (vocab_size,))
 
   of_column = jax.vmap(one, in_axes=(0, None))
-  return jax.vmap(of_column, in_axes=(None, 0))(row_keys_B, column_S)
+  return jax.vmap(of_column, in_axes=(None, 0))(row_keys_B, columns)
 
 
 def _draw(logits_BxV, noise_BxV, temperature) -> tuple[jax.Array, jax.Array]:
