@@ -21,7 +21,9 @@ _PROBLEM = flags.DEFINE_string(
   None,
   'Shows this problem: inputs and steps, such as "bca dd: earlier reverse, merge fold".',
 )
-_N = flags.DEFINE_integer('n', 3, 'Problems per split and depth.', lower_bound=1)
+_N = flags.DEFINE_integer(
+  'n', 3, 'Problems per split and depth; with --problem, traces of the model.', lower_bound=1
+)
 _TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.', lower_bound=0.0)
 
 
