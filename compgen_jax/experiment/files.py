@@ -96,7 +96,8 @@ def stage_folder(workdir: pathlib.Path, stage: str, seed: int) -> pathlib.Path:
 
 
 def read_metrics(workdir: pathlib.Path, stage: str, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-  """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per seed."""
+  """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per
+  seed."""
   files = [stage_folder(workdir, stage, seed) / 'metrics.jsonl' for seed in seeds]
   by_seed = [{row['step']: row for row in read_jsonl(file)} for file in files]
   merged = []

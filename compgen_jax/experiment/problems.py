@@ -14,8 +14,8 @@ from compgen_jax.config import Config, ConfigError
 from compgen_jax.task import latent, render, strings, text
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.latent import Composition
-from compgen_jax.task.strings import String
 from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.strings import String
 from compgen_jax.task.support import Support, SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
@@ -55,22 +55,26 @@ class TextProblem:
 # Drawn --------------------------------------------------------------------------------------------
 
 
-def draw(config: Config, support: str, n: int, depth: int | None = None) -> list[TextProblem]:
+def draw(
+  config: Config, support: str, n: int, depth: int | None = None, seed: int | None = None
+) -> list[TextProblem]:
   """The first n problems of a support; with `depth`, of its compositions of that depth.
 
-  Problem i is a function of (config.seed, support, depth, i).
+  Problem i is a function of (seed, support, depth, i); seed None is the config's first. Every seed
+  has supports of its own.
 
-  Raises:
-    ConfigError: no such support, a dry one (its traces are noise), an empty one, or no such depth.
+  Raises: ConfigError: no such support, a dry one (its traces are noise), an empty one, or no such
+  depth.
   """
-  built = _solvable(config, support)
+  seed = config.all_seeds[0] if seed is None else seed
+  built = _solvable(config, support, seed)
   depths = built.config.depths
   if depth is not None and depth not in depths:
     raise ConfigError(f'depth={depth!r}: legal for {support} is {" | ".join(map(str, depths))}')
   if n < 1:
     raise ConfigError(f'n={n!r}: legal is 1 or more')
   purpose = f'problems of {support}' + ('' if depth is None else f' at depth {depth}')
-  key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+  key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
   if depth is not None:  # enough for the last call, which draws more than are wanted
     compositions = built.sample_at_depth(key, depth, n + ROWS, built.depth_cap)
   problems: list[TextProblem] = []
@@ -87,23 +91,25 @@ def draw(config: Config, support: str, n: int, depth: int | None = None) -> list
   return problems
 
 
-def _solvable(config: Config, name: str) -> Support:
+def _solvable(config: Config, name: str, seed: int) -> Support:
   solvable = [support for support, c in config.supports.items() if not c.dry]
   if name not in solvable:
     kind = 'a dry support, whose traces are noise' if name in config.supports else 'no support'
     raise ConfigError(f'support={name!r}: {kind}; legal is {" | ".join(solvable)}')
-  return _build(name, config.supports[name], config.task, config.pools)
+  return _build(name, config.supports[name], config.task, config.pools, seed)
 
 
 @functools.cache
-def _build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
+def _build(
+  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int
+) -> Support:
   try:
-    return support_lib.build(name, config, task, pools)
+    return support_lib.build(name, config, task, pools, seed)
   except support_lib.EmptySupportError as e:
     raise ConfigError(str(e)) from e
 
 
-@functools.partial(jax.jit, static_argnames='support')
+@jax.jit
 def _compositions(key: jax.Array, ids: jax.Array, support: Support) -> Composition:
   def one(i):
     return support.sample_composition(jax.random.fold_in(jax.random.fold_in(key, i), 0))

@@ -90,7 +90,7 @@ class Trained:
     Raises:
       ConfigError: no such support, a dry one, or none of its depths.
     """
-    return problems.draw(self.config, support, n, depth)
+    return problems.draw(self.config, support, n, depth, self.seed)
 
   def sample(
     self, what: TextProblem | str | tuple, n: int = 1, temperature: float = 1.0, seed: int = 0
@@ -204,7 +204,7 @@ def restore(
     raise ConfigError(f'seed={seed!r}: legal is {" | ".join(map(str, config.all_seeds))}')
   seed = config.all_seeds[0] if seed is None else seed
   base = run.build_setup(config, n_devices=1)
-  built = stages.build(stage, config, base, None, pathlib.Path(workdir))
+  built = stages.build(stage, config, base, pathlib.Path(workdir))
   params = jax.tree.map(lambda x: x[0], stages.trained_params(built, (seed,)))
   return Trained(config, stage, seed, base.model, params)
 

@@ -25,7 +25,10 @@ _HASH_RANGE = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class PoolConfig:
-  """Config section `pools`: each pool's share of all compositions, and the salt of the hash."""
+  """Config section `pools`: each pool's share of all compositions, and the salt of the hash.
+
+  (The salt of seed 0: see `replicate_salt`.)
+  """
 
   salt: int
   test: float
@@ -48,7 +51,7 @@ def _name_codes(inventory: Sequence[Module]) -> jax.Array:
   return jnp.asarray(codes, jnp.uint32)
 
 
-def content_hash(composition: Composition, task: TaskConfig, salt: int) -> jax.Array:
+def content_hash(composition: Composition, task: TaskConfig, salt: jax.Array | int) -> jax.Array:
   """uint32[]: a hash (MurmurHash3) of the names of a composition's modules, in order.
 
   It depends on nothing else: not on a module's place in its registry, the depth cap, or any seed.
@@ -72,8 +75,18 @@ def pool_bounds(pools: PoolConfig) -> dict[str, tuple[int, int]]:
   return {name: (int(low), int(high)) for name, low, high in zip(POOLS, edges[:-1], edges[1:])}
 
 
-def in_pool(composition: Composition, pool: str, task: TaskConfig, pools: PoolConfig) -> jax.Array:
-  """bool[]: the composition is in `pool` (atoms are in all)."""
+def replicate_salt(salt: int, seed: int) -> int:
+  """The salt of a replicate: every seed splits the compositions into pools of its own.
+
+  Seed 0 has the salt of the config. 31 bits, so that it can be a random seed too.
+  """
+  return (salt + seed * 0x9E3779B1) & 0x7FFFFFFF
+
+
+def in_pool(
+  composition: Composition, pool: str, task: TaskConfig, pools: PoolConfig, salt: jax.Array | int
+) -> jax.Array:
+  """bool[]: under this salt, the composition is in `pool` (atoms are in all)."""
   low, high = pool_bounds(pools)[pool]
-  h = (content_hash(composition, task, pools.salt) >> 16).astype(jnp.int32)
+  h = (content_hash(composition, task, salt) >> 16).astype(jnp.int32)
   return (composition.depth == 1) | ((low <= h) & (h < high))

@@ -17,7 +17,7 @@ import numpy as np
 from compgen_jax.task import latent, modules
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.modules import Module
-from compgen_jax.task.pools import PoolConfig, in_pool
+from compgen_jax.task.pools import PoolConfig, in_pool, replicate_salt
 from compgen_jax.task.vocab import TaskConfig
 
 # Compositions drawn at a time, because many lie outside the support.
@@ -62,17 +62,25 @@ def _named(inventory: Sequence[Module], names: Sequence[str]) -> np.ndarray:
   return np.asarray([name in names for name in modules.names(inventory)])
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('salt', 'table'),
+  meta_fields=('config', 'task', 'pools'),
+)
 @dataclasses.dataclass(frozen=True, eq=False)
 class Support:
   """A set of compositions that can be sampled and asked for membership.
 
-  `table` is None for everything that fits the config. A finite support has its compositions there:
-  numpy arrays with a leading axis Z.
+  A pytree: what a replicate draws are its leaves, so that one program serves all replicates.
+
+  `salt`: uint32[], of the content hash. `table` is None for everything that fits the config. A
+  finite support has its compositions there: int32 arrays with a leading axis Z.
   """
 
   config: SupportConfig
   task: TaskConfig
   pools: PoolConfig
+  salt: jax.Array | np.ndarray
   table: Composition | None = None
 
   @property
@@ -95,7 +103,9 @@ class Support:
       return jnp.any(jnp.asarray(_named(inventory, names))[index_L] & used_L)
 
     fits = jnp.any(composition.depth == jnp.asarray(config.depths))
-    fits &= in_pool(composition, config.pool, task, self.pools) & is_live(composition, task)
+    fits &= in_pool(composition, config.pool, task, self.pools, self.salt) & is_live(
+      composition, task
+    )
     if config.without_routings:
       fits &= ~uses(task.routing_inventory, composition.routing, config.without_routings)
     if config.with_routings:
@@ -181,16 +191,13 @@ class Support:
     return with_cap(found, cap)
 
 
-# Both are compiled once per support, not once per call.
-
-
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
 def _contains_all(support: Support, compositions: Composition) -> jax.Array:
   cap = max(support.depth_cap, compositions.routing.shape[1])
   return jax.vmap(support.contains)(with_cap(compositions, cap))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
 def _candidate_rows(
   support: Support, key: jax.Array, depth: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -236,17 +243,18 @@ def with_cap(composition: Composition, cap: int) -> Composition:
 # Making and comparing supports --------------------------------------------------------------------
 
 
-def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
-  """Makes a support and proves that it holds what the config asks for.
+def build(
+  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int = 0
+) -> Support:
+  """Makes a replicate's support and proves that it holds what the config asks for.
 
-  A finite support's compositions depend on the config and the pools' salt alone, not on any
-  training seed.
+  Which compositions are in which pool, and which of them a finite support keeps, depends on the
+  config and on the replicate's salt alone.
 
-  Raises:
-    EmptySupportError: no composition (or too few) of some depth fits the config.
+  Raises: EmptySupportError: no composition (or too few) of some depth fits the config.
   """
   n_depths = len(config.depths)
-  whole = Support(config, task, pools)
+  whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))
   if min(len(indices) for indices in whole.allowed) == 0:
     raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
   if 0 < config.compositions < n_depths:
@@ -269,10 +277,10 @@ def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig)
 def _distinct_rows(support: Support, depth: int, wanted: int) -> np.ndarray:
   """Up to `wanted` different compositions of a depth that fit the config, as rows.
 
-  They are in the order in which they were drawn, with the pools' salt as the seed.
+  They are in the order in which they were drawn, with the salt as the seed.
   """
   found: dict[bytes, np.ndarray] = {}
-  key = jax.random.fold_in(jax.random.key(support.pools.salt), depth)
+  key = jax.random.fold_in(jax.random.key(support.salt), depth)
   n_batches = 16 + wanted // 16
   for rows in itertools.islice(_fitting_rows(support, key, depth), n_batches):
     for row in rows:
