@@ -81,7 +81,7 @@ def _model(config: 'Config') -> None:
   model = config.model
   one_of(model.positions, POSITIONS, 'model.positions')
   one_of(model.dtype, DTYPES, 'model.dtype')
-  for name in ('d_model', 'n_layers', 'n_heads', 'd_ff'):
+  for name in ('d_model', 'n_layers', 'n_heads', 'd_ff', 'address_markers'):
     require(getattr(model, name) >= 1, f'model.{name}', getattr(model, name), '1 or more')
   require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
   divides = model.d_model % model.n_heads == 0
@@ -110,6 +110,9 @@ def _supports(config: 'Config') -> None:
       legal = f'1 to task.max_depth={deepest}'
       require(1 <= depth <= deepest, f'{path}.depths', depth, legal)
     _no_repetition(f'{path}.depths', support.depths, 'depths')
+    room = 0 if support.dry else deepest - max(support.depths)
+    legal = f'0 to {room}: task.max_depth minus the deepest of depths, 0 in a dry support'
+    require(0 <= support.prefix <= room, f'{path}.prefix', support.prefix, legal)
     n = support.compositions
     ok = n == 0 or len(support.depths) <= n <= 100_000
     require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')

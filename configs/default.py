@@ -28,6 +28,7 @@ def support(**changes) -> ConfigDict:
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
   config.with_routings = ()  # names, likewise
   config.dry = False  # letters are noise without loss: shows a depth's format and no module
+  config.prefix = 0  # each problem begins with 0 to so many dry steps, in its trace or given
   config.update(changes)
   return config
 
@@ -98,6 +99,7 @@ def get_config() -> ConfigDict:
   config.model.n_heads = 2  # attention heads; 4 were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
   config.model.positions = 'segment'  # segment: name of its segment and index in it | rope | none
+  config.model.address_markers = 1  # of `segment`: so many last markers are part of an address
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
   config.model.tied = True  # the output head is the token embedding's transpose
   config.model.dtype = 'float32'  # of activations: float32 | bfloat16 (the rest stays float32)
@@ -140,6 +142,7 @@ def get_config() -> ConfigDict:
   config.rl.clip_high = 0.28
   config.rl.kl = 0.0  # weight of KL(policy || the stage's initial policy), per token
   config.rl.entropy = 0.0  # weight of the entropy bonus, nats per token
+  config.rl.max_log_prob_gap = 0.01  # nats between sampler and learner; more stops (bfloat16: 1.0)
   config.rl.drop_no_signal = False  # leave out groups whose samples all earn the same
 
   config.rft = ConfigDict()

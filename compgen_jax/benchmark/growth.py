@@ -1,4 +1,5 @@
-"""How the time of an SFT step grows with what one may want more of: one figure, log-log, beside proportional growth."""
+"""How the time of an SFT step grows with what one may want more of: one figure, log-log, beside
+proportional growth."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,5 @@
-"""What a step of RL costs with the policy that RL starts from in a run: traces end, and most samples carry no signal."""
+"""What a step of RL costs with the policy that RL starts from in a run: traces end, and most
+samples carry no signal."""
 
 import dataclasses
 import pathlib
@@ -14,7 +15,8 @@ from compgen_jax.experiment import files, stages
 
 
 def require(config: Config, workdir: pathlib.Path) -> None:
-  """Raises ConfigError where `workdir` holds no finished stage, of this config, that RL starts from."""
+  """Raises ConfigError where `workdir` holds no finished stage, of this config, that RL starts
+  from."""
   parent = config.stages[RL].init_from
   if not stages.is_finished(workdir / 'stages' / parent):
     raise ConfigError(
@@ -35,7 +37,8 @@ def workload(config: Config, workdir: pathlib.Path) -> Workload:
 
 
 def measure(work: Workload, repeats: int) -> tuple[dict[str, Any], np.ndarray]:
-  """Milliseconds of a step of RL and of its rollouts, and how much of them was of use; int[B], tokens of each sample."""
+  """Milliseconds of a step of RL and of its rollouts, and how much of them was of use; int[B],
+  tokens of each sample."""
   step, explore = work.step(RL), work.explore()
   timing.in_turn([step, explore], repeats)
   metrics = {name: float(np.mean(value)) for name, value in step.call()[1].items()}

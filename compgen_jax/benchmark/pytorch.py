@@ -1,7 +1,9 @@
-"""The same SFT step in PyTorch, the way it would be written there: what a JAX codebase has to be worth.
+"""The same SFT step in PyTorch, the way it would be written there: what a JAX codebase has to be
+worth.
 
-Same parameters, loss (checked), problems and optimizer (AdamW, in its fused form), padded on the right to the longest of the
-batch; attention by `scaled_dot_product_attention`. It gets its batch for free; our step samples and packs its own.
+Same parameters, loss (checked), problems and optimizer (AdamW, in its fused form), padded on the
+right to the longest of the batch; attention by `scaled_dot_product_attention`. It gets its batch
+for free; our step samples and packs its own.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Timing compiled programs side by side.
 
-Programs are timed in turn, repeat after repeat, and medians are compared, so that a machine whose speed drifts moves all of
-them alike. The matrix-product peak is measured in the same process.
+Programs are timed in turn, repeat after repeat, and medians are compared, so that a machine whose
+speed drifts moves all of them alike. The matrix-product peak is measured in the same process.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ from compgen_jax.learning.state import AXIS
 class Program:
   """A compiled program that is called with itself as its only state.
 
-  `compile_s`: seconds of tracing and of compiling, nothing cached. `peak_mb`: MiB of arguments, results and temporaries, all
-  devices (XLA's plan). `repeat`: calls in a row that are timed together, so that a short program is not timed with a cache
-  that another left behind. `seconds`: of one call, each time.
+  `compile_s`: seconds of tracing and of compiling, nothing cached. `peak_mb`: MiB of arguments,
+  results and temporaries, all devices (XLA's plan). `repeat`: calls in a row that are timed
+  together, so that a short program is not timed with a cache that another left behind. `seconds`:
+  of one call, each time.
   """
 
   call: Callable[[], Any]
@@ -37,7 +38,8 @@ class Program:
 
 
 def program(function: Callable, *args: Any, carry: bool = False) -> Program:
-  """Compiles `function` (a jitted one as it is) for `args`; with `carry`, its first result replaces its first argument."""
+  """Compiles `function` (a jitted one as it is) for `args`; with `carry`, its first result replaces
+  its first argument."""
   started = time.perf_counter()
   jitted = function if hasattr(function, 'lower') else jax.jit(function)
   compiled = jitted.lower(*args).compile()
@@ -74,7 +76,8 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def matmul_peak(dtype: str, repeats: int) -> float:
-  """The best GFLOP/s of square matrix products over sizes, on one device and on all of the current mesh at once."""
+  """The best GFLOP/s of square matrix products over sizes, on one device and on all of the current
+  mesh at once."""
   rows = jax.sharding.PartitionSpec(AXIS)
   each = jax.jit(jax.shard_map(lambda a, b: a @ b, in_specs=(rows, rows), out_specs=rows))
   one = jax.jit(lambda a, b: a @ b)

@@ -1,8 +1,10 @@
-"""A GRPO step of the same size in TRL (von Werra et al.), the library that most who do this in PyTorch would take.
+"""A GRPO step of the same size in TRL (von Werra et al.), the library that most who do this in
+PyTorch would take.
 
-The same prompts and number of samples, samples as long as ours, one update; the policy is a Llama of the same width, depth,
-heads and number of parameters. Ours draws its own problems and checks every step of each trace; TRL gets its prompts for free,
-compares the end of a string, and updates with AdamW.
+The same prompts and number of samples, samples as long as ours, one update; the policy is a Llama
+of the same width, depth, heads and number of parameters. Ours draws its own problems and checks
+every step of each trace; TRL gets its prompts for free, compares the end of a string, and updates
+with AdamW.
 """
 
 import os

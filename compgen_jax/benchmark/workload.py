@@ -1,8 +1,8 @@
 """What is timed: the parts of training at one shape, with the work that each does.
 
-GFLOP/s count the matrix products that the shapes ask for (2 operations per multiply-add; three forward passes a training step,
-padding included, embeddings left out; Muon's iterations); softmax, norms, masks and AdamW are time without a count. `useful`
-tokens leave out padding.
+GFLOP/s count the matrix products that the shapes ask for (2 operations per multiply-add; three
+forward passes a training step, padding included, embeddings left out; Muon's iterations); softmax,
+norms, masks and AdamW are time without a count. `useful` tokens leave out padding.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ PROBLEMS = 4096  # at least, a timed call of the generator
 
 @dataclasses.dataclass
 class Part:
-  """A program and the work of one call: `units` of `unit` (`useful` of them not padding), `flops` in matrix products."""
+  """A program and the work of one call: `units` of `unit` (`useful` of them not padding), `flops`
+  in matrix products."""
 
   part: str
   program: Program
@@ -44,7 +45,8 @@ class Part:
 
 
 def forward_flops(model: Model, rows: float, queries: int, keys: float, logits: int) -> float:
-  """Operations in the matrix products of a forward pass: per row, `queries` columns that each meet `keys` columns."""
+  """Operations in the matrix products of a forward pass: per row, `queries` columns that each meet
+  `keys` columns."""
   c = model.config
   layer = 2 * queries * (4 * c.d_model**2 + 2 * c.d_model * c.d_ff) + 4 * queries * keys * c.d_model
   return float(rows * (c.n_layers * layer + 2 * logits * c.d_model * model.vocab_size))
@@ -57,8 +59,9 @@ def row_flops(model: Model, columns: int) -> float:
 
 
 def optimizer_flops(name: str, params: Any) -> float:
-  """Operations in the matrix products of an update of the model's parameters: of `optimizer.orthogonalise`, for a matrix
-  of a x b (a <= b) two products with all of it, and up to four of a x a for each polynomial."""
+  """Operations in the matrix products of an update of the model's parameters: of
+  `optimizer.orthogonalise`, for a matrix of a x b (a <= b) two products with all of it, and up to
+  four of a x a for each polynomial."""
   matrices = [
     leaf.shape
     for path, leaf in jax.tree.leaves_with_path(params)
@@ -74,10 +77,12 @@ def optimizer_flops(name: str, params: Any) -> float:
 def at_shape(
   config: ConfigDict, d_model: int, n_layers: int, rows: int = 512, **changes: Any
 ) -> Config:
-  """The experiment's SFT and RL at another model shape, typed. `changes` by dotted field with `__` for the dot."""
+  """The experiment's SFT and RL at another model shape, typed. `changes` by dotted field with `__`
+  for the dot."""
   config = config.copy_and_resolve_references()
   config.model.update(d_model=d_model, n_layers=n_layers, d_ff=4 * d_model)
-  # A trace of entropy bonus: else an untrained policy has no signal, and its updates would be skipped.
+  # A trace of entropy bonus: else an untrained policy has no signal, and its updates would be
+  # skipped.
   config.rl.update(prompts=rows // config.rl.group, entropy=1e-6)
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in changes.items()}
@@ -86,10 +91,12 @@ def at_shape(
 
 
 class Workload:
-  """The programs of one config on all devices of the current mesh. `rows`: rows of prefill, decode and RL.
+  """The programs of one config on all devices of the current mesh. `rows`: rows of prefill, decode
+  and RL.
 
-  An untrained policy writes every trace to its last column, and here its every sample is learned from: RL at its most
-  expensive. (In a run, rows stop at their `end`, blocks of rows stop together, and samples without signal are skipped.)
+  An untrained policy writes every trace to its last column, and here its every sample is learned
+  from: RL at its most expensive. (In a run, rows stop at their `end`, blocks of rows stop together,
+  and samples without signal are skipped.)
   """
 
   def __init__(self, config: Config, rows: int):
@@ -113,10 +120,12 @@ class Workload:
     setup = dataclasses.replace(self.stage(name).setup, shards=1)
     return jax.jit(lambda key: sample_problems(key, setup)[2])(self.key)
 
-  # Parts ----------------------------------------------------------------------------------------------------------
+  # Parts
+  # ----------------------------------------------------------------------------------------------------------
 
   def generate(self) -> Part:
-    """Sampling, rendering and verifying problems of the RL support, as many at a time as an SFT step takes."""
+    """Sampling, rendering and verifying problems of the RL support, as many at a time as an SFT
+    step takes."""
     block = self.config.sft.batch
     n_blocks = -(-PROBLEMS // block)
     setup = dataclasses.replace(self.base, sources=(Source(self.supports['compounds'], block),))
@@ -229,7 +238,8 @@ class Workload:
     return self._on_devices(run, self.params, self.key)
 
   def pieces(self) -> dict[str, Program]:
-    """What the steps of SFT and RL are made of, for a breakdown: each does one of a step's pieces, or some of the first."""
+    """What the steps of SFT and RL are made of, for a breakdown: each does one of a step's pieces,
+    or some of the first."""
     sft, rl = self.stage('sft').setup, self.stage(RL).setup
     state = stages.initial_state(self.stage('sft'), jax.tree.map(lambda x: x[None], self.params))[0]
     state = jax.tree.map(lambda x: x[0], state)
@@ -241,7 +251,8 @@ class Workload:
         'rl.explore': self.explore(),
     }  # fmt: skip
 
-  # Their inputs and their work --------------------------------------------------------------------------------------
+  # Their inputs and their work
+  # --------------------------------------------------------------------------------------
 
   def _prompts(self, key: jax.Array) -> jax.Array:
     """Prompts in blocks, this device's part of `rows`."""
@@ -264,7 +275,8 @@ class Workload:
     return setup.pack(prompts, jnp.zeros(written.shape, jnp.int32), written, {})
 
   def _packed(self, rows_of) -> tuple[float, float, int]:
-    """Columns worked off a step, those that are not padding, and the width of a row: means over some steps."""
+    """Columns worked off a step, those that are not padding, and the width of a row: means over
+    some steps."""
 
     def count(key):
       rows, n_rows = rows_of(key)
@@ -273,7 +285,8 @@ class Workload:
       return jnp.stack([worked, jnp.sum(rows['document'] > 0)])[None]
 
     count = jax.jit(on_every_device(count, self.base, row_outputs=True))
-    # To the host one by one: sums over devices in flight at the same time can wait for each other for ever on CPU.
+    # To the host one by one: sums over devices in flight at the same time can wait for each other
+    # for ever on CPU.
     counts = [jax.device_get(count(jax.random.fold_in(self.key, i))) for i in range(16)]
     worked, useful = np.mean([np.sum(c, axis=0) for c in counts], axis=0)
     shape = jax.eval_shape(

@@ -18,15 +18,14 @@ from compgen_jax import typed
 from compgen_jax.config import Config
 from compgen_jax.errors import LeakError
 from compgen_jax.experiment import measures
-from compgen_jax.learning import batches
-from compgen_jax.learning.exploration import attempt
+from compgen_jax.learning import batches, exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.pools import replicate_salt
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support
+from compgen_jax.task.support import Support, SupportConfig, step_cap
 from compgen_jax.task.verify import Verdict
 from compgen_jax.task.vocab import TaskConfig
 
@@ -60,38 +59,60 @@ def pool(evaluations: list[Evaluation]) -> Pooled:
   )
 
 
-@functools.partial(jax.jit, static_argnames=('task', 'depth_cap'))
+@functools.partial(jax.jit, static_argnames=('config', 'task', 'step_cap'))
 def _problems(
-  key: jax.Array, compositions: Composition, task: TaskConfig, depth_cap: int
+  key: jax.Array,
+  steps: Composition,
+  dry_B: jax.Array,
+  config: SupportConfig,
+  task: TaskConfig,
+  step_cap: int,
 ) -> tuple[Problem, Rendered]:
-  key_B = jax.random.split(key, compositions.depth.shape[0])
-  return batches.make(key_B, compositions, False, task, depth_cap)
+  """Problems to be solved: their dry steps are given."""
+  key_B = jax.random.split(key, steps.depth.shape[0])
+  dry = dry_B if config.prefix else 0
+  problems, rendered = batches.make(key_B, steps, dry, task, step_cap)
+  return problems, exploration.give(rendered, [config], task)[0]
 
 
-@functools.partial(jax.jit, static_argnames=('setup', 'n_tokens'))
+@functools.partial(jax.jit, static_argnames=('setup', 'n_tokens', 'given_width'))
 def _attempt(
-  params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
+  params,
+  problems: Problem,
+  rendered: Rendered,
+  key,
+  temperature,
+  setup: Setup,
+  n_tokens: int,
+  given_width: int,
 ) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
-  def mine(params, prompts_BxP, problems, length_B, key, temperature):
-    ids = setup.devices.row_ids(0, length_B.shape[0])
-    rows = jax.tree.map(lambda x: x[ids], (problems, prompts_BxP, length_B))
-    problems, prompts_BxP, length_B = rows
-    return attempt(
+  def mine(params, problems, rendered, key, temperature):
+    ids = setup.devices.row_ids(0, rendered.trace_length.shape[0])
+    problems, rendered = jax.tree.map(lambda x: x[ids], (problems, rendered))
+    return exploration.attempt(
       setup,
       params,
       problems,
-      prompts_BxP,
+      rendered,
       key,
       ids[:, None],
-      length_B,
       n_tokens=n_tokens,
       temperature=temperature,
+      given_width=given_width,
     )
 
   on_all = setup.devices.shared(mine, row_outputs=True)
-  return on_all(params, prompts_BxP, problems, length_B, key, temperature)
+  return on_all(params, problems, rendered, key, temperature)
+
+
+class _Drawn(NamedTuple):
+  """What a (split, depth) evaluates: all steps of its problems, of which `dry_B` are dry."""
+
+  key: jax.Array
+  steps: Composition
+  dry_B: np.ndarray
 
 
 class Evaluator:
@@ -111,23 +132,33 @@ class Evaluator:
       LeakError: a composition of a split that is not in `eval.trained` is in a training support.
     """
     self._config, self._setup, self._seed = config, setup, seed
-    splits = config.eval.splits
-    cells = [(s, d) for s in config.ordered_splits for d in config.supports[splits[s]].depths]
-    self._depth_cap = max(depth for _, depth in cells)
+    self._support = {
+      (split, depth): config.supports[config.eval.splits[split]]
+      for split in config.ordered_splits
+      for depth in sorted(config.supports[config.eval.splits[split]].depths)
+    }
+    self._step_cap = max(map(step_cap, self._support.values()))
     salt = replicate_salt(config.pools.salt, seed)
-    self._key = jax.random.fold_in(jax.random.key(salt), zlib.crc32(b'evaluation'))
-    self._compositions = {}
-    for split, depth in sorted(
-      cells, key=lambda cell: (config.ordered_splits.index(cell[0]), cell[1])
-    ):
-      key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
-      composition_key, problem_key = jax.random.split(key)
-      n, cap = config.eval.problems, self._depth_cap
-      support = supports[splits[split]]
-      compositions = support.sample_at_depth(composition_key, depth, n, cap)
+    self._key = jax.random.fold_in(jax.random.key(salt), zlib.crc32(b'evaluation problems'))
+    self._drawn = {}
+    for split, depth in self._support:
+      support = supports[config.eval.splits[split]]
+      drawn, compositions = self._draw(support, split, depth)
       if split not in config.eval.trained:
-        _require_unseen(split, compositions, {name: supports[name] for name in training})
-      self._compositions[split, depth] = problem_key, compositions
+        _require_unseen(
+          split, compositions, drawn.steps, {name: supports[name] for name in training}
+        )
+      self._drawn[split, depth] = drawn
+
+  def _draw(self, support: Support, split: str, depth: int) -> tuple[_Drawn, Composition]:
+    """The steps of a cell's problems, and their compositions without dry steps."""
+    key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
+    composition_key, problem_key = jax.random.split(key)
+    n, cap = self._config.eval.problems, self._step_cap
+    compositions = support.sample_at_depth(composition_key, depth, n, cap)
+    prefix_key = jax.random.fold_in(composition_key, zlib.crc32(b'prefix'))
+    steps, dry_B = support.precede_all(prefix_key, compositions, cap)
+    return _Drawn(problem_key, steps, dry_B), compositions
 
   @property
   def settings(self) -> dict[str, Any]:
@@ -142,10 +173,9 @@ class Evaluator:
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, Rendered]]:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
-    task, cap = self._config.task, self._depth_cap
+    task, cap = self._config.task, self._step_cap
     return {
-      cell: _problems(key, compositions, task, cap)
-      for cell, (key, compositions) in self._compositions.items()
+      cell: _problems(*drawn, self._support[cell], task, cap) for cell, drawn in self._drawn.items()
     }
 
   def sample(
@@ -155,17 +185,16 @@ class Evaluator:
 
     The rows are the first problems of the (split, depth), each `repeat` times (neighbours).
     """
-    problems, rendered = self.problems[split, depth]
-    n = self._config.eval.problems
+    n, task = self._config.eval.problems, self._config.task
 
     def pick(x):
       return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
 
-    inputs = problems, rendered.prompt, rendered.trace_length
-    problems, prompts, lengths = jax.tree.map(pick, inputs)
-    n_tokens = rendered.trace.shape[1] + SLACK
+    problems, rendered = jax.tree.map(pick, self.problems[split, depth])
+    n_tokens = task.trace_width(depth) + SLACK
+    given_width = task.dry_width(self._support[split, depth].prefix)
     return _attempt(
-      params, prompts, problems, lengths, self._key, temperature, self._setup, n_tokens
+      params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
     )
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
@@ -181,8 +210,7 @@ class Evaluator:
       verdict = jax.device_get(self.sample(params, split, depth, 0.0)[1])
       measured = measures.of_traces(verdict)
       if final:
-        composition = jax.device_get(problems.composition)
-        measured += measures.of_modules(verdict, composition, config.task)
+        measured += measures.of_modules(verdict, jax.device_get(problems), config.task)
         measured += self._pass_rates(params, split, depth)
         items[f'{split}/{depth}'] = [bool(x) for x in verdict.answer]
       label = dict(
@@ -207,10 +235,16 @@ class Evaluator:
     return measures.of_samples(correct.reshape(n_problems, ev.pass_samples), ev.pass_k)
 
 
-def _require_unseen(split: str, compositions: Composition, training: dict[str, Support]) -> None:
-  """Raises LeakError where a composition (of two steps or more) is in a training support."""
+def _require_unseen(
+  split: str, compositions: Composition, steps: Composition, training: dict[str, Support]
+) -> None:
+  """Raises LeakError where training can show a composition, or a problem's whole list of steps.
+
+  (Those of two steps or more: atoms are the inventory.)
+  """
   for name, trained in training.items():
-    inside = np.asarray(trained.contains_all(compositions)) & (compositions.depth > 1)
+    inside = np.asarray(trained.shows_all(compositions)) & (compositions.depth > 1)
+    inside |= np.asarray(trained.shows_all(steps)) & (steps.depth > 1)
     if np.any(inside):
       n = int(inside.sum())
       raise LeakError(f'eval.splits.{split}: {n} of its compositions are in training data {name}')

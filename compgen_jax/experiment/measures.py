@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from compgen_jax.statistics import pass_at_k, wilson
-from compgen_jax.task.latent import Composition
+from compgen_jax.task.latent import Problem
 from compgen_jax.task.verify import Verdict
 from compgen_jax.task.vocab import TaskConfig
 
@@ -26,17 +26,17 @@ def of_traces(verdict: Verdict) -> list[dict[str, Any]]:
   ]
 
 
-def of_modules(
-  verdict: Verdict, composition: Composition, task: TaskConfig
-) -> list[dict[str, Any]]:
+def of_modules(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[dict[str, Any]]:
   """Rows on the modules: the share of a module's steps that are right.
 
   A step is right if it is what its module makes of what the trace says before it. Only traces with
-  the right structure count. Compact traces do not show what was routed, so there a step is taken as
-  a whole, as its skill's.
+  the right structure count, and no dry steps. Compact traces do not show what was routed, so there
+  a step is taken as a whole, as its skill's.
   """
+  composition = problems.composition
   step = np.arange(composition.routing.shape[1])
-  counted = verdict.structure[:, None] & (step < composition.depth[:, None])
+  real = (problems.dry[:, None] <= step) & (step < composition.depth[:, None])
+  counted = verdict.structure[:, None] & real
   rows = []
 
   def add(metric, index, ok, names):

@@ -25,10 +25,12 @@ from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.devices import REPLICATES, Devices
+from compgen_jax.learning.gradients import MAXIMA, join
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import Given, TrainState, create
 from compgen_jax.task.support import Support
 
+INITIAL = 'initial parameters'  # a purpose of randomness; no stage can be called so
 SHOWN = ('loss', 'reward', 'entropy')  # metrics on the terminal
 Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
 
@@ -92,7 +94,8 @@ def _sources(config: Config, rows: dict[str, int]) -> tuple[Source, ...]:
 def updates(stage: Stage) -> Callable:
   """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
 
-  Arguments and results have a leading replicate axis; metrics are means over the n updates. n is
+  Arguments and results have a leading replicate axis; metrics are means over the n updates
+  (those in MAXIMA: maxima). n is
   traced, so one program serves every number; the state is donated. With several devices the whole
   loop runs inside one `shard_map`: devices meet only where a step sums over the batch.
   """
@@ -111,10 +114,10 @@ def updates(stage: Stage) -> Callable:
     def body(_, carry):
       state, sums = carry
       state, metrics = one(state, given)
-      return state, jax.tree.map(jnp.add, sums, metrics)
+      return state, {name: join(name)(sums[name], metrics[name]) for name in metrics}
 
     state, sums = jax.lax.fori_loop(0, n, body, (state, zeros))
-    return state, jax.tree.map(lambda x: x / n, sums)
+    return state, {name: x if name in MAXIMA else x / n for name, x in sums.items()}
 
   return jax.jit(setup.devices.shared(run), donate_argnums=0)
 
@@ -138,7 +141,7 @@ def key_for(seed: jax.Array, purpose: str) -> jax.Array:
 
 def initial_params(setup: Setup, seeds: tuple[int, ...]) -> Any:
   """Fresh parameters, one replicate a seed."""
-  init = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, 'init')))
+  init = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))
   return jax.jit(init)(jnp.asarray(seeds))
 
 
@@ -256,7 +259,7 @@ def _train(
     state, metrics = stage.advance(state, given, n)
     done += n
     metrics = {name: np.asarray(value).astype(float) for name, value in metrics.items()}
-    _require_finite(stage, metrics.pop('finite'), done - n + 1, done)
+    _require_health(stage, metrics, done - n + 1, done)
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
     row = {'step': done, 'seconds': time.monotonic() - started}
     is_curve_point = config.eval.every and done % config.eval.every == 0 and done < stage.steps
@@ -292,10 +295,19 @@ def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:
     say(f'{who}: {stage.steps} updates{", from " + stage.init_from if stage.init_from else ""}')
 
 
-def _require_finite(stage: Stage, finite: np.ndarray, first: int, last: int) -> None:
-  if np.any(finite < 1.0):
-    kind = stage.config.stages[stage.name].kind
+def _require_health(stage: Stage, metrics: dict[str, np.ndarray], first: int, last: int) -> None:
+  """Raises DivergedError where updates first to last must not go on; takes `finite` out of
+  metrics."""
+  within = f'{stage.name}: within updates {first} to {last}'
+  kind = stage.config.stages[stage.name].kind
+  if np.any(metrics.pop('finite') < 1.0):
     raise DivergedError(
-      f'{stage.name}: NaN or infinity within updates {first} to {last}; the last good checkpoint '
-      f'stays (try a lower {kind}.lr or a longer warmup)'
+      f'{within} there was NaN or infinity; the last good checkpoint stays '
+      f'(try a lower {kind}.lr or a longer warmup)'
+    )
+  gap = np.max(metrics.get('log_prob_gap', 0.0))
+  if gap > 0.0 and gap > stage.config.settings(stage.name).max_log_prob_gap:
+    raise DivergedError(
+      f'{within} sampler and learner were {gap:.3g} nats apart; the last good checkpoint stays '
+      f'({kind}.max_log_prob_gap is the limit; model.dtype float32 keeps them together)'
     )

@@ -1,7 +1,5 @@
 """Batches of problems: drawn, rendered and packed on the device that learns from them."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -10,28 +8,32 @@ from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.task import latent, render
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support, with_cap
+from compgen_jax.task.support import Support, step_cap, with_cap
 from compgen_jax.task.vocab import TaskConfig
 
 
 def make(
-  key_B: jax.Array, composition: Composition, dry: Any, task: TaskConfig, depth_cap: int
+  key_B: jax.Array,
+  composition: Composition,
+  dry: jax.Array | int,
+  task: TaskConfig,
+  step_cap: int,
 ) -> tuple[Problem, Rendered]:
-  """Problems of given compositions, and their tokens; leading axis B.
+  """Problems of given lists of steps, and their tokens; leading axis B.
 
   Args:
     key_B: a random key per problem.
-    composition: leading axis B, arrays of `depth_cap` steps.
-    dry: bool for all of them, or bool[B]: whether strings are noise (see `latent.sample`).
+    composition: leading axis B, arrays of `step_cap` steps.
+    dry: int32[B], the number of leading dry steps; 0 where it is known that there are none.
     task: the task.
-    depth_cap: decides how wide the tokens are.
+    step_cap: decides how wide the tokens are.
   """
 
   def one(key, composition, dry):
     problem = latent.sample(key, composition, task, dry)
-    return problem, render.render(problem, task, depth_cap)
+    return problem, render.render(problem, task, step_cap)
 
-  if isinstance(dry, bool):
+  if isinstance(dry, int):
     return jax.vmap(lambda key, c: one(key, c, dry))(key_B, composition)
   return jax.vmap(one)(key_B, composition, dry)
 
@@ -42,28 +44,26 @@ def draw(
   """This device's part of a batch: `(row_ids, problems, rendered)`, leading axis B, by source.
 
   Row i's keys are folded with its global index i, so problems do not depend on the number of
-  devices. All sources go through one program, as wide as the deepest of them asks for.
+  devices. All sources go through one program, as wide as the longest of them asks for.
   """
   composition_key, problem_key = jax.random.split(key)
-  depth_cap = max(max(source.config.depths) for source in sources)
-  ids, compositions, first = [], [], 0
+  widest = max(step_cap(source.config) for source in sources)
+  ids, drawn, first = [], [], 0
   for source in sources:
     ids.append(setup.devices.row_ids(first, source.rows))
     first += source.rows
 
-    def compose(i, support=supports[source.name]):
-      return with_cap(support.sample_composition(jax.random.fold_in(composition_key, i)), depth_cap)
+    def steps(i, support=supports[source.name]):
+      composition, n_dry = support.sample_steps(jax.random.fold_in(composition_key, i))
+      return with_cap(composition, widest), jnp.int32(widest) if support.config.dry else n_dry
 
-    compositions.append(jax.vmap(compose)(ids[-1]))
+    drawn.append(jax.vmap(steps)(ids[-1]))
   row_id_B = jnp.concatenate(ids)
-  composition = jax.tree.map(lambda *xs: jnp.concatenate(xs), *compositions)
-  dry = [source.config.dry for source in sources]
-  if len(set(dry)) == 1:
-    is_dry = dry[0]
-  else:
-    is_dry = jnp.concatenate([jnp.full(i.shape, d) for i, d in zip(ids, dry)])
+  composition, dry_B = jax.tree.map(lambda *xs: jnp.concatenate(xs), *drawn)
   key_B = jax.vmap(lambda i: jax.random.fold_in(problem_key, i))(row_id_B)
-  return row_id_B, *make(key_B, composition, is_dry, setup.task, depth_cap)
+  some_dry = any(source.config.dry or source.config.prefix for source in sources)
+  dry = dry_B if some_dry else 0
+  return row_id_B, *make(key_B, composition, dry, setup.task, widest)
 
 
 def pack(

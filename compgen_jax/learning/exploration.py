@@ -11,9 +11,12 @@ from compgen_jax.learning.gradients import in_parts
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout, rollout
+from compgen_jax.task import render
 from compgen_jax.task.latent import Problem
-from compgen_jax.task.support import Support
+from compgen_jax.task.render import Rendered
+from compgen_jax.task.support import Support, SupportConfig
 from compgen_jax.task.verify import Verdict, verify
+from compgen_jax.task.vocab import TaskConfig
 
 # Rewards ------------------------------------------------------------------------------------------
 #
@@ -66,24 +69,25 @@ def attempt(
   setup: Setup,
   params,
   problems: Problem,
-  prompts_QxP: jax.Array,
+  rendered: Rendered,
   key: jax.Array,
   row_id_QxG: jax.Array,
-  length_Q: jax.Array,
   *,
   n_tokens: int,
   temperature: float | jax.Array,
+  given_width: int = 0,
 ) -> tuple[Rollout, Verdict]:
   """G sampled traces of each of Q problems, and the verdicts on them; leading axis B = Q * G.
 
   `setup.rollout_rows` samples are drawn at a time, until the last of them ends. So that they end at
-  about the same time, problems are sorted by the length of their golden traces (`length_Q` int32)
-  first. (A sample depends on its id, not on its place.)
+  about the same time, problems are sorted by the length of their golden traces first. (A sample
+  depends on its id, not on its place.) Where the last columns of prompts, `given_width` at most,
+  are given dry steps, verdicts are on these and the sample together.
   """
   n_prompts, n_samples = row_id_QxG.shape
 
   def sample(part):
-    problems, prompts, ids = part
+    problems, prompts, ids, given = part
     sampled = rollout(
       setup.model,
       params,
@@ -94,11 +98,17 @@ def attempt(
       end=setup.task.end,
       temperature=temperature,
     )
-    problems = jax.tree.map(lambda x: jnp.repeat(x, n_samples, axis=0), problems)
-    return sampled, jax.vmap(lambda p, t: verify(p, t, setup.task))(problems, sampled.tokens)
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, n_samples, axis=0), (problems, prompts, given))
+    return sampled, jax.vmap(verdict_of)(*repeated, sampled.tokens)
 
-  order_Q = jnp.argsort(length_Q)
-  rows = jax.tree.map(lambda x: x[order_Q], (problems, prompts_QxP, row_id_QxG))
+  def verdict_of(problem, prompt, given, written):
+    if given_width:
+      written = render.whole_trace(prompt, given, written, given_width, setup.task)
+    return verify(problem, written, setup.task)
+
+  order_Q = jnp.argsort(rendered.trace_length)
+  rows = (problems, rendered.prompt, row_id_QxG, rendered.dry_length)
+  rows = jax.tree.map(lambda x: x[order_Q], rows)
   out = jax.lax.map(sample, in_parts(rows, ceil_div(setup.rollout_rows, n_samples)))
   back_Q = jnp.argsort(order_Q)
 
@@ -107,6 +117,23 @@ def attempt(
     return x_QxG.reshape((-1,) + x.shape[2:])
 
   return jax.tree.map(in_order, out)
+
+
+def give(
+  rendered: Rendered, configs: list[SupportConfig], task: TaskConfig
+) -> tuple[Rendered, int]:
+  """Problems whose dry steps are given, and the most columns that are: see `render.give`.
+
+  Args:
+    rendered: leading axis Q, from supports of these configs.
+    configs: decide the widths.
+    task: the task.
+  """
+  width = task.dry_width(max(config.prefix for config in configs))
+  if not width:
+    return rendered, 0
+  n_trace = task.trace_width(max(max(config.depths) for config in configs))
+  return jax.vmap(lambda r: render.give(r, width, n_trace, task))(rendered), width
 
 
 def explore(
@@ -122,18 +149,20 @@ def explore(
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
   id_Q, problems, rendered = batches.draw(data_key, setup.sources, supports, setup)
+  configs = [source.config for source in setup.sources]
+  rendered, given_width = give(rendered, configs, setup.task)
   sampled, verdict = attempt(
     setup,
     params,
     problems,
-    rendered.prompt,
+    rendered,
     sample_key,
     id_Q[:, None] * group + jnp.arange(group),
-    rendered.trace_length,
     n_tokens=rendered.trace.shape[1],
     temperature=temperature,
+    given_width=given_width,
   )
-  depth_B = jnp.repeat(problems.composition.depth, group)
+  depth_B = jnp.repeat(problems.composition.depth - problems.dry, group)
   reward_B = REWARDS[reward](verdict, depth_B).astype(jnp.float32)
   return Exploration(jnp.repeat(rendered.prompt, group, axis=0), sampled, verdict, reward_B)
 
@@ -142,9 +171,8 @@ def metrics(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
   """What is logged of a batch: means over its samples.
 
   `reward`: what was trained on. `answer`, `structure`, `strict`: shares of right ones. `length`:
-  tokens.
-  `entropy`: nats per token, estimated by -log p. `decoded_useful`: the share of decoded columns
-  that hold a token (the others come after a sample's end).
+  tokens. `entropy`: nats per token, estimated by -log p. `decoded_useful`: the share of decoded
+  columns that hold a token (the others come after a sample's end).
   """
   devices = setup.devices
   n_tokens = devices.sum(jnp.sum(e.rollout.mask))

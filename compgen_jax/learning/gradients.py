@@ -10,6 +10,13 @@ import jax.numpy as jnp
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 
+MAXIMA = ('log_prob_gap',)  # metrics of which the largest counts; of all others, the sum or mean
+
+
+def join(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """How two values of a metric become one: their maximum, or their sum."""
+  return jnp.maximum if name in MAXIMA else jnp.add
+
 
 def _most_rows(n_rows: int) -> int:
   """The largest useful microbatch of n packed rows.
@@ -63,15 +70,12 @@ def gradient(
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the sum of `loss` over this device's rows, microbatch after microbatch.
 
-  Args:
-    loss: `(params, rows) -> (float32[], metrics)`, both sums over the rows given.
-    params: where to differentiate.
-    rows: pytree with a leading axis M.
-    setup: decides the microbatches.
-    n_active: int32[]; only this many leading rows matter, the others are skipped.
+  Args: loss: `(params, rows) -> (float32[], metrics)`, both sums over the rows given (metrics in
+  MAXIMA: the largest). params: where to differentiate. rows: pytree with a leading axis M. setup:
+  decides the microbatches. n_active: int32[]; only this many leading rows matter, the others are
+  skipped.
 
-  Returns:
-    `(grads, metrics)`, summed over the rows of this device.
+  Returns: `(grads, metrics)`, summed over the rows of this device.
   """
   params = setup.model.unstack(params)
 
@@ -88,7 +92,9 @@ def gradient(
       sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def add(i, sums):
-      return jax.tree.map(jnp.add, sums, one(first + i * size, size))
+      (grads, metrics), (more_grads, more) = sums, one(first + i * size, size)
+      metrics = {name: join(name)(metrics[name], more[name]) for name in metrics}
+      return jax.tree.map(jnp.add, grads, more_grads), metrics
 
     sums = jax.lax.fori_loop(0, count, add, sums)
     first += count * size

@@ -32,6 +32,7 @@ class RLConfig(ExploringSection):
   kl: float = 0.0
   entropy: float = 0.0
   drop_no_signal: bool = False
+  max_log_prob_gap: float = 0.01
 
   smallest_group: ClassVar[int] = 2
 
@@ -41,6 +42,7 @@ class RLConfig(ExploringSection):
     yield 'average', self.average in losses.AVERAGES, one_of(losses.AVERAGES)
     yield 'epochs', self.epochs >= 1, '1 or more'
     yield 'clip_low', 0 <= self.clip_low <= 1, '0 to 1'
+    yield 'max_log_prob_gap', self.max_log_prob_gap > 0, 'above 0'
     for name in ('clip_high', 'kl', 'entropy'):
       yield name, getattr(self, name) >= 0, '0 or more'
 
@@ -81,15 +83,17 @@ def step(
 
   def epoch(state, _):
     grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
+    gap = devices.max(metrics.pop('log_prob_gap'))
     grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
     new, of_update = update(state, grads, setup)
-    return new._replace(step=state.step), devices.sum(metrics | of_anchor) | of_update
+    metrics = devices.sum(metrics | of_anchor) | of_update | {'log_prob_gap': gap}
+    return new._replace(step=state.step), metrics
 
   new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)
-  finite = jnp.min(metrics['finite'])
+  finite, gap = jnp.min(metrics['finite']), metrics['log_prob_gap'][0]
   metrics = {name: jnp.mean(value) for name, value in metrics.items()}
   metrics |= exploration.metrics(e, setup)
-  metrics |= {'finite': finite, 'signal': devices.mean(signal_B)}
+  metrics |= {'finite': finite, 'log_prob_gap': gap, 'signal': devices.mean(signal_B)}
   return new._replace(step=state.step + 1), metrics
 
 
@@ -98,16 +102,14 @@ def surrogate(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Weighted sum over packed rows of the per-token objective: clipped policy gradient, KL, entropy.
 
-  Args:
-    params: the policy's.
-    rows: packed rows [M, T] (see `packing.pack_traces`) with `old_log_prob`, `advantage`, `weight`
-      float32.
-    setup: holds the model.
-    config: the stage's settings.
-    parent: the stage's initial parameters, for the KL term.
+  Args: params: the policy's. rows: packed rows [M, T] (see `packing.pack_traces`) with
+  `old_log_prob`, `advantage`, `weight` float32. setup: holds the model. config: the stage's
+  settings. parent: the stage's initial parameters, for the KL term.
 
-  Returns:
-    The loss, and metrics `loss`, `clipped` and (where used) `kl`: weighted sums.
+  Returns: The loss, and metrics `loss`, `clipped` and (where used) `kl`: weighted sums;
+  `log_prob_gap`, the largest difference between sampler and learner in the log-probability of a
+  token, in nats. (On the first update of a batch it is rounding; were it more, the gradient would
+  be of other samples.)
   """
   counts_MxT = rows['weight'] > 0
 
@@ -124,7 +126,11 @@ def surrogate(
   loss_MxT = losses.policy_gradient(log_prob_MxT, old, rows['advantage'], low, high)
   ratio_MxT = jnp.exp(log_prob_MxT - old)
   clipped_MxT = jnp.abs(jnp.clip(ratio_MxT, 1 - low, 1 + high) - ratio_MxT) > 0
-  metrics = {'clipped': jnp.sum(clipped_MxT * rows['weight'])}
+  gap_MxT = jnp.where(counts_MxT, jnp.abs(log_prob_MxT - old), 0.0)
+  metrics = {
+    'clipped': jnp.sum(clipped_MxT * rows['weight']),
+    'log_prob_gap': jax.lax.stop_gradient(jnp.max(gap_MxT)),
+  }
   if config.kl:
     parent_log_prob_MxT = jax.lax.stop_gradient(of_targets(parent)[1])
     kl_MxT = losses.kl_penalty(log_prob_MxT, parent_log_prob_MxT)

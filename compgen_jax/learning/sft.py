@@ -1,8 +1,8 @@
 """Supervised fine-tuning: masked cross-entropy on golden traces, one golden trace per prompt.
 
-Prompts are not predicted. Of a dry trace (its letters are noise) only the format is learned:
+Prompts are not predicted. Of dry steps (their letters are noise) only the format is learned:
 letters carry no loss, and where a marker follows (a name, a module, `=`, `end`) the loss is the
-cross-entropy *among markers*, so that nothing is said about where a string ends. Dry traces stand
+cross-entropy *among markers*, so that nothing is said about where a string ends. Dry steps stand
 in for what a pretrained model brings along: writing a list of steps of any length in order.
 """
 
@@ -57,7 +57,7 @@ def golden_rows(
   """A fresh batch of golden traces, packed for `cross_entropy`: `(rows, n_rows)`."""
   _, _, rendered = batches.draw(key, sources, supports, setup)
   written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-  dry_BxC = jnp.broadcast_to(rendered.dry[:, None], written_BxC.shape)
+  dry_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.dry_length[:, None]
   counts_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
   weight_BxC = losses.weights(counts_BxC, 'token', setup.devices.sum)
   features = dict(weight=weight_BxC, markers_only=dry_BxC)

@@ -1,7 +1,8 @@
 """The Flax modules of the transformer: the block, and the ends (embedding and unembedding).
 
 Shape letters: B rows, T columns (queries), K key columns, D width, H attention heads, A width of a
-head, F feed-forward width, O taps of the convolution, V vocabulary entries.
+head, F feed-forward width, O taps of the convolution, V vocabulary entries, I markers of an
+address.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ class ModelConfig:
   n_heads: int
   d_ff: int
   positions: str
+  address_markers: int
   conv_width: int
   tied: bool
   dtype: str
@@ -173,23 +175,25 @@ class Ends(nn.Module):
     normal, d = nn.initializers.normal(1.0), self.config.d_model
     self.token = self.param('token', normal, (self.vocab_size, d))
     if self.config.positions == 'segment':
-      self.marker = self.param('segment_head', normal, (self.vocab_size, d))
-      self.index = self.param('segment_index', normal, (self.n_indices, d))
+      n_markers = range(self.config.address_markers)
+      self.markers = [self.param(f'marker_{i}', normal, (self.vocab_size, d)) for i in n_markers]
+      self.index = self.param('index', normal, (self.n_indices, d))
     self.norm = RMSNorm()
     if not self.config.tied:
       self.out = self.param('out', nn.initializers.normal(d**-0.5), (d, self.vocab_size))
 
-  def __call__(self, tokens_BxT, markers_BxT, indices_BxT):
+  def __call__(self, tokens_BxT, markers_BxTxI, indices_BxT):
     """Both ends on the same tokens; only used to make the parameters."""
-    return self.logits(self.embed(tokens_BxT, markers_BxT, indices_BxT))
+    return self.logits(self.embed(tokens_BxT, markers_BxTxI, indices_BxT))
 
-  def embed(self, tokens_BxT, markers_BxT, indices_BxT) -> jax.Array:
+  def embed(self, tokens_BxT, markers_BxTxI, indices_BxT) -> jax.Array:
     """[B, T, D] in the dtype of activations."""
     dtype = DTYPES[self.config.dtype]
     x_BxTxD = embedding(self.token.astype(dtype), tokens_BxT)
     if self.config.positions == 'segment':
-      marker_BxTxD = embedding(self.marker.astype(dtype), markers_BxT)
-      x_BxTxD += marker_BxTxD + embedding(self.index.astype(dtype), indices_BxT)
+      for i, table in enumerate(self.markers):
+        x_BxTxD += embedding(table.astype(dtype), markers_BxTxI[..., i])
+      x_BxTxD += embedding(self.index.astype(dtype), indices_BxT)
     return x_BxTxD
 
   def logits(self, x_BxTxD) -> jax.Array:

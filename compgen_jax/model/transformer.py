@@ -7,15 +7,18 @@ The config chooses what it knows instead:
 * `conv_width` > 0: a short causal depthwise convolution over the normalised input of attention
   tells a token its neighbours (as in H3 and Mamba blocks; So et al. convolve queries, keys and
   values).
-* `positions`: `segment` embeds the address of a token: the marker of its segment and its index in
-  the segment. (The index is the Abacus embedding of McLeish et al. 2024, arXiv 2405.17399.) `rope`
-  rotates queries and keys (Su et al. 2021, arXiv 2104.09864). `none` adds nothing (Kazemnejad et
-  al. 2023, arXiv 2305.19466).
+* `positions`: `segment` embeds the address of a token: its index in its segment (the Abacus
+  embedding of McLeish et al. 2024, arXiv 2405.17399) and its last `address_markers` markers, each
+  by a table of its own: the marker of its own segment, the one before, and so on. With three, a
+  letter of an operand knows label, routing mechanism and skill of its step without attention.
+  `rope` rotates queries and keys (Su et al. 2021, arXiv 2104.09864). `none` adds nothing
+  (Kazemnejad et al. 2023, arXiv 2305.19466).
 
 Callers use `Model`. The Flax modules behind it are in modules.py.
 
 Shape letters: B rows, T columns, K key columns (of the cache), P prompt columns, D width, H
-attention heads, A width of a head, O taps of the convolution, N blocks, V vocabulary entries.
+attention heads, A width of a head, O taps of the convolution, N blocks, V vocabulary entries, I
+markers of an address.
 """
 
 import dataclasses
@@ -51,14 +54,14 @@ class Cache(NamedTuple):
     blocks: the cache of each block.
     valid: bool[B, K], columns that hold a token other than padding.
     column: int32[], the next column to write.
-    marker: int32[B], the marker of the last token's segment.
+    markers: int32[B, I], the last markers, that of the last token's segment first.
     index: int32[B], the last token's index in its segment.
   """
 
   blocks: tuple[BlockCache, ...]
   valid: jax.Array
   column: jax.Array
-  marker: jax.Array
+  markers: jax.Array
   index: jax.Array
 
 
@@ -94,7 +97,8 @@ class Model:
     """Fresh float32 parameters: `ends`, and `blocks` with a leading axis N."""
     ends_key, blocks_key = jax.random.split(key)
     one = jnp.zeros((1, 1), jnp.int32)
-    ends = self._ends.init(ends_key, one, one, one)['params']
+    markers = jnp.zeros((1, 1, self.config.address_markers), jnp.int32)
+    ends = self._ends.init(ends_key, one, markers, one)['params']
     x = jnp.zeros((1, 1, self.config.d_model))
     layout = self._layout(jnp.ones((1, 1), jnp.int32))
 
@@ -127,14 +131,13 @@ class Model:
   ) -> tuple[jax.Array, jax.Array]:
     """The address of each column, from the tokens alone.
 
-    Args:
-      tokens_BxT: int32.
-      document_BxT: int32, the document of each column; None is one document a row.
-      last: the address before the first column, two int32[B], where rows continue from a cache.
+    Args: tokens_BxT: int32. document_BxT: int32, the document of each column; None is one document
+    a row. last: the address before the first column, int32[B, I] and int32[B], where rows continue
+    from a cache.
 
-    Returns:
-      int32[B, T] twice: the marker of the column's segment, `pad` where its document has none yet;
-      and the column's index in the segment (there, in the document), at most `n_indices` - 1.
+    Returns: Markers int32[B, T, I]: that of the column's segment, the one before it, and so on;
+    `pad` where its document has none. And int32[B, T], the column's index in the segment (in the
+    document, before its first marker), at most `n_indices` - 1.
     """
     column_T = jnp.arange(tokens_BxT.shape[1])
     marker_at_BxT = jax.lax.cummax(jnp.where(tokens_BxT >= self.n_content, column_T, -1), axis=1)
@@ -145,14 +148,23 @@ class Model:
       end_at = jnp.where(ends, column_T[:-1], -1)
       before_BxT = jax.lax.cummax(jnp.pad(end_at, ((0, 0), (1, 0)), constant_values=-1), axis=1)
     found_BxT = jnp.take_along_axis(tokens_BxT, jnp.maximum(marker_at_BxT, 0), axis=1)
-    markers_BxT = jnp.where(marker_at_BxT > before_BxT, found_BxT, self.pad)
+    marker_BxT = jnp.where(marker_at_BxT > before_BxT, found_BxT, self.pad)
     indices_BxT = column_T - jnp.maximum(marker_at_BxT, before_BxT)
     if last is not None:
-      last_marker_B, last_index_B = last
-      markers_BxT = jnp.where(marker_at_BxT < 0, last_marker_B[:, None], markers_BxT)
+      last_markers_BxI, last_index_B = last
+      marker_BxT = jnp.where(marker_at_BxT < 0, last_markers_BxI[:, :1], marker_BxT)
       continued_BxT = last_index_B[:, None] + column_T + 1
       indices_BxT = jnp.where(marker_at_BxT < 0, continued_BxT, indices_BxT)
-    return markers_BxT, jnp.minimum(indices_BxT, self.n_indices - 1)
+    markers = [marker_BxT]
+    for i in range(1, self.config.address_markers):
+      # Marker i of a column is marker i - 1 of the column before its segment.
+      read_BxT = jnp.take_along_axis(markers[-1], jnp.maximum(marker_at_BxT - 1, 0), axis=1)
+      read_BxT = jnp.where(marker_at_BxT - 1 <= before_BxT, self.pad, read_BxT)
+      if last is not None:
+        read_BxT = jnp.where(marker_at_BxT == 0, last_markers_BxI[:, i - 1 : i], read_BxT)
+        read_BxT = jnp.where(marker_at_BxT < 0, last_markers_BxI[:, i : i + 1], read_BxT)
+      markers.append(jnp.where(markers[-1] == self.pad, self.pad, read_BxT))
+    return jnp.stack(markers, axis=2), jnp.minimum(indices_BxT, self.n_indices - 1)
 
   def attended(self, n_columns: int) -> list[tuple[int, int]]:
     """(queries, keys) of each chunk of attention in a row: how many, and how many they meet."""
@@ -190,7 +202,9 @@ class Model:
     return self._ends.apply(ends, tokens_BxT, *addresses, method=Ends.embed)
 
   def _logits(self, params, x_BxTxD):
-    return self._ends.apply({'params': params['ends']}, x_BxTxD, method=Ends.logits)
+    """Logits of the next token. Padding is no token: it has no probability."""
+    logits_BxTxV = self._ends.apply({'params': params['ends']}, x_BxTxD, method=Ends.logits)
+    return jnp.where(jnp.arange(self.vocab_size) == self.pad, -1e30, logits_BxTxV)
 
   def _run_blocks(self, params, x, layout: Layout):
     """The activations [B, T, D] after all blocks, without a cache."""
@@ -238,12 +252,12 @@ class Model:
     `capacity` columns in all.
     """
     valid_BxP = tokens_BxP != self.pad
-    markers_BxP, indices_BxP = self.addresses(tokens_BxP)
-    x = self._embed(params, tokens_BxP, (markers_BxP, indices_BxP))
+    markers_BxPxI, indices_BxP = self.addresses(tokens_BxP)
+    x = self._embed(params, tokens_BxP, (markers_BxPxI, indices_BxP))
     layout = self._layout(valid_BxP.astype(jnp.int32))
     x, blocks = self._run_cached(params, x, layout, [None] * self.config.n_layers)
     column = jnp.int32(tokens_BxP.shape[1])
-    cache = Cache(blocks, valid_BxP, column, markers_BxP[:, -1], indices_BxP[:, -1])
+    cache = Cache(blocks, valid_BxP, column, markers_BxPxI[:, -1], indices_BxP[:, -1])
     return self._logits(params, x[:, -1:])[:, 0], self.extend(cache, capacity)
 
   def extend(self, cache: Cache, capacity: int) -> Cache:
@@ -265,12 +279,12 @@ class Model:
     tokens_Bx1 = token_B[:, None]
     valid_Bx1 = tokens_Bx1 != self.pad
     valid_BxK = jax.lax.dynamic_update_slice_in_dim(cache.valid, valid_Bx1, cache.column, axis=1)
-    marker_Bx1, index_Bx1 = self.addresses(tokens_Bx1, last=(cache.marker, cache.index))
-    x = self._embed(params, tokens_Bx1, (marker_Bx1, index_Bx1))
+    markers_Bx1xI, index_Bx1 = self.addresses(tokens_Bx1, last=(cache.markers, cache.index))
+    x = self._embed(params, tokens_Bx1, (markers_Bx1xI, index_Bx1))
     bias_Bx1xK = attention_bias(valid_BxK[:, None])
     layout = Layout(valid_Bx1, cache.column[None], valid_Bx1[..., None], (bias_Bx1xK,))
     x, blocks = self._run_cached(params, x, layout, cache.blocks)
-    cache = Cache(blocks, valid_BxK, cache.column + 1, marker_Bx1[:, 0], index_Bx1[:, 0])
+    cache = Cache(blocks, valid_BxK, cache.column + 1, markers_Bx1xI[:, 0], index_Bx1[:, 0])
     return self._logits(params, x)[:, 0], cache
 
 

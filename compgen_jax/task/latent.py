@@ -33,7 +33,8 @@ class Problem(NamedTuple):
   operands: leading axis L. What values and operands hold beyond the depth means nothing.
   answer: the last result.
   first_label: int32[], which label names the first input.
-  dry: bool[], operands and results are random strings, whatever the modules (see `render`).
+  dry: int32[], so many leading steps are *dry*: their operands and results are random strings,
+    whatever the modules (see `render`). The steps behind them read these strings like any others.
   """
 
   composition: Composition
@@ -44,16 +45,25 @@ class Problem(NamedTuple):
   dry: jax.Array
 
 
-def execute(composition: Composition, inputs: String, task: TaskConfig) -> tuple[String, String]:
+def execute(
+  composition: Composition,
+  inputs: String,
+  task: TaskConfig,
+  dry: jax.Array | int = 0,
+  noise: tuple[String, String] | None = None,
+) -> tuple[String, String]:
   """S -> D: runs a composition.
 
   Args:
     composition: the selections.
     inputs: the two input strings, leading axis 2.
     task: the task.
+    dry: int32[], so many leading steps are not run.
+    noise: the operands and results of these, leading axes L; None where no step is dry.
 
   Returns:
-    `(values, operands)`, leading axes E and L. Steps beyond the depth repeat the last value.
+    `(values, operands)`, leading axes E and L. Steps beyond the depth repeat the last value, unless
+    they are dry.
   """
   depth_cap = composition.routing.shape[0]
   empty = jax.tree.map(lambda x: jnp.zeros((depth_cap,) + x.shape[1:], x.dtype), inputs)
@@ -63,6 +73,9 @@ def execute(composition: Composition, inputs: String, task: TaskConfig) -> tuple
     operand = modules.apply(task.routing_inventory, composition.routing[i], sources, task.alphabet)
     result = modules.apply(task.skill_inventory, composition.skill[i], operand, task.alphabet)
     result = strings.select(i < composition.depth, result, sources.previous)
+    if noise is not None:
+      operand = strings.select(i < dry, strings.at(noise[0], i), operand)
+      result = strings.select(i < dry, strings.at(noise[1], i), result)
     values = jax.tree.map(lambda v, r: v.at[i + 2].set(r), values, result)
     return values, operand
 
@@ -70,12 +83,20 @@ def execute(composition: Composition, inputs: String, task: TaskConfig) -> tuple
 
 
 def problem(
-  composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig
+  composition: Composition,
+  inputs: String,
+  first_label: jax.Array,
+  task: TaskConfig,
+  dry: jax.Array | int = 0,
+  noise: tuple[String, String] | None = None,
 ) -> Problem:
-  """The problem that a composition and two inputs (leading axis 2) make."""
-  values, operands = execute(composition, inputs, task)
-  answer = strings.at(values, -1)
-  return Problem(composition, values, operands, answer, first_label, jnp.bool_(False))
+  """The problem that a composition and two inputs (leading axis 2) make.
+
+  `dry` and `noise`: see `execute`.
+  """
+  values, operands = execute(composition, inputs, task, dry, noise)
+  dry = jnp.minimum(jnp.int32(dry), composition.depth)
+  return Problem(composition, values, operands, strings.at(values, -1), first_label, dry)
 
 
 def below(bits: jax.Array, n: int) -> jax.Array:
@@ -96,40 +117,28 @@ def random_strings(bits: jax.Array, shortest: int, longest: int, task: TaskConfi
   return jax.vmap(strings.make)(below(bits[:, 1:], task.alphabet), length_B)
 
 
-def _dry_problem(
-  composition: Composition, inputs: String, first_label: jax.Array, noise: String
-) -> Problem:
-  """A problem whose operands and results are the strings of `noise` (leading axis 2 * L)."""
-  depth_cap = composition.routing.shape[0]
-  operands = jax.tree.map(lambda x: x[:depth_cap], noise)
-  results = jax.tree.map(lambda x: x[depth_cap:], noise)
-  values = strings.join(inputs, results)
-  answer = strings.at(values, -1)
-  return Problem(composition, values, operands, answer, first_label, jnp.bool_(True))
-
-
 def sample(
-  key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False
+  key: jax.Array, composition: Composition, task: TaskConfig, dry: jax.Array | int = 0
 ) -> Problem:
   """P and D given S: draws two inputs and the first label, then runs the composition.
 
-  `dry` makes a dry problem instead. A bool decides when the program is traced, a bool[] when it
-  runs.
+  The first `dry` steps (int32[]; 0 where it is known that there are none) are not run: their
+  operands and results are random strings of any length. With `dry` of L or more all of the problem
+  is dry, its answer too.
   """
   depth_cap = composition.routing.shape[0]
-  n_strings = 2 if dry is False else 2 + 2 * depth_cap
+  none_is_dry = isinstance(dry, int) and dry == 0
+  n_strings = 2 if none_is_dry else 2 + 2 * depth_cap
   # One draw for everything: on CPU a call of the generator costs as much as running a composition.
   bits = jax.random.bits(key, (1 + n_strings, 1 + task.width))
   first_label = below(bits[0, 0], task.n_labels)
   inputs = random_strings(bits[1:3], task.min_input, task.max_input, task)
-  if dry is False:
+  if none_is_dry:
     return problem(composition, inputs, first_label, task)
-  noise = random_strings(bits[3:], 1, task.width, task)
-  dry_problem = _dry_problem(composition, inputs, first_label, noise)
-  if dry is True:
-    return dry_problem
-  executed = problem(composition, inputs, first_label, task)
-  return jax.tree.map(lambda a, b: jnp.where(dry, a, b), dry_problem, executed)
+  strings_2L = random_strings(bits[3:], 1, task.width, task)
+  operands = jax.tree.map(lambda x: x[:depth_cap], strings_2L)
+  results = jax.tree.map(lambda x: x[depth_cap:], strings_2L)
+  return problem(composition, inputs, first_label, task, dry, (operands, results))
 
 
 class Posterior(NamedTuple):

@@ -4,16 +4,18 @@ Every value has a label. The two inputs and the results carry consecutive labels
 random one and go round, so that a step at depth 5 looks like a step at depth 2. With labels A...,
 letters a..., for depth 2:
 
-  prompt     solve A bca B dd  C earlier reverse  D merge successor  =
-  explicit   C earlier reverse bca C acb   D merge successor acbdd D bdcee   = bdcee end
-  compact    C earlier reverse C acb   D merge successor D bdcee   = bdcee end
+prompt     solve A bca B dd  C earlier reverse  D merge successor  = explicit   C earlier reverse
+bca C acb   D merge successor acbdd D bdcee   = bdcee end compact    C earlier reverse C acb   D
+merge successor D bdcee   = bdcee end
 
 Prompt and trace name the steps in the same order. In both, what comes after step C is the label of
 the next step, or `=` if there is none. So a trace of any depth can be written by following the
 prompt's list, and ends where the list ends.
 
-In a *dry* problem all operands and results are random strings. A learner must not be trained on its
-letters. Dry traces show the format of a depth (which names follow which) and nothing of any module.
+The operands and results of *dry* steps (the first few of a problem, or all) are random strings. A
+learner must not be trained on their letters. Dry steps show the format of a depth (which names
+follow which) and nothing of any module. Supervised learning finds them in the trace. Who has to
+solve the problem is *given* them: they are the end of the prompt (`give`).
 
 Modules appear as opaque tokens; no definition is ever shown.
 """
@@ -36,14 +38,16 @@ class Rendered(NamedTuple):
 
   `prompt` int32[P], padded on the *left*, so that all rows' traces start in the same column;
   `prompt_length` int32[]; `trace` int32[C], padded on the right; `trace_length` int32[], which
-  counts the `end` token; `dry` bool[].
+  counts the `end` token. `dry_length` int32[]: so many leading columns of the trace are those of
+  dry steps and the label that follows them (where noise ends is noise too); all columns where all
+  steps are dry. After `give` they are the last columns of the prompt.
   """
 
   prompt: jax.Array
   prompt_length: jax.Array
   trace: jax.Array
   trace_length: jax.Array
-  dry: jax.Array
+  dry_length: jax.Array
 
 
 class _Segment(NamedTuple):
@@ -101,4 +105,46 @@ def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
   prompt_P, prompt_length = _pack(prompt, prompt_width, task.pad)
   prompt_P = jnp.roll(prompt_P, prompt_width - prompt_length)
   trace_C, trace_length = _pack(trace, task.trace_width(depth_cap), task.pad)
-  return Rendered(prompt_P, prompt_length, trace_C, trace_length, problem.dry)
+  dry_length = _dry_length(problem, trace_length, task)
+  return Rendered(prompt_P, prompt_length, trace_C, trace_length, dry_length)
+
+
+def _dry_length(problem: Problem, trace_length: jax.Array, task: TaskConfig) -> jax.Array:
+  length_L = 4 + problem.values.length[2:]  # of each step, in columns
+  if task.trace == 'explicit':
+    length_L += problem.operands.length
+  is_dry_L = jnp.arange(length_L.shape[0]) < problem.dry
+  with_label = jnp.sum(jnp.where(is_dry_L, length_L, 0)) + (problem.dry > 0)
+  return jnp.where(problem.dry == problem.composition.depth, trace_length, with_label)
+
+
+def give(rendered: Rendered, width: int, n_trace: int, task: TaskConfig) -> Rendered:
+  """Moves the dry columns of one problem from its trace to the end of its prompt.
+
+  Args:
+    rendered: the problem.
+    width: the most columns that are given (`task.dry_width`); the prompt becomes so much wider.
+    n_trace: columns of the trace that is left.
+    task: the task.
+  """
+  given = rendered.dry_length
+  room = jnp.full((width,), task.pad, jnp.int32)
+  n_prompt = width + rendered.prompt.shape[0]
+  tokens = jnp.concatenate([room, rendered.prompt, rendered.trace, room])
+  return rendered._replace(
+    prompt=jax.lax.dynamic_slice_in_dim(tokens, given, n_prompt),
+    prompt_length=rendered.prompt_length + given,
+    trace=jax.lax.dynamic_slice_in_dim(tokens, n_prompt + given, n_trace),
+    trace_length=rendered.trace_length - given,
+  )
+
+
+def whole_trace(
+  prompt_P: jax.Array, given: jax.Array, written_C: jax.Array, width: int, task: TaskConfig
+) -> jax.Array:
+  """int32[width + C]: the last `given` (at most `width`) columns of a prompt, and what follows
+  it."""
+  room = jnp.full((width,), task.pad, jnp.int32)
+  tokens = jnp.concatenate([prompt_P, written_C, room])
+  first = prompt_P.shape[0] - given
+  return jax.lax.dynamic_slice_in_dim(tokens, first, width + written_C.shape[0])

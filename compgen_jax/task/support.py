@@ -3,11 +3,17 @@
 Membership is decided by the content of a composition (see `pools`), by its depth and by the modules
 it uses. Every composition is *live*: each step's result can reach the answer, so that its depth is
 not overstated.
+
+With `prefix`, a problem is a composition of the support behind 0 to `prefix` dry steps of any
+modules (see `render`). The whole list of steps lies in the support's pool as well, so that no list
+of another pool is ever written. Depths, table and membership of a support are those of its
+compositions alone.
 """
 
 import dataclasses
 import functools
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -37,6 +43,12 @@ class SupportConfig:
   with_skills: tuple[str, ...]
   with_routings: tuple[str, ...]
   dry: bool
+  prefix: int
+
+
+def step_cap(config: SupportConfig) -> int:
+  """Steps of a support's longest problem, dry ones included."""
+  return max(config.depths) + config.prefix
 
 
 class EmptySupportError(ValueError):
@@ -86,6 +98,11 @@ class Support:
   @property
   def depth_cap(self) -> int:
     return max(self.config.depths)
+
+  @property
+  def step_cap(self) -> int:
+    """Steps of its longest problem, dry ones included."""
+    return step_cap(self.config)
 
   @functools.cached_property
   def allowed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +154,7 @@ class Support:
     It may lie outside the support.
     """
     routings, skills = (jnp.asarray(indices) for indices in self.allowed)
-    used_L = jnp.arange(self.depth_cap) < depth
+    used_L = jnp.arange(bits_L.shape[0]) < depth
     # One random word gives both modules of a step, because random bits are what drawing costs.
     pair_L = latent.below(bits_L, len(routings) * len(skills))
     routing_L = jnp.where(used_L, routings[pair_L // len(skills)], 0)
@@ -172,6 +189,76 @@ class Support:
     _, composition, _ = jax.lax.while_loop(lambda state: ~state[2], draw, start)
     return composition
 
+  def precede(self, key: jax.Array, real: Composition) -> tuple[Composition, jax.Array]:
+    """Puts dry steps before a composition.
+
+    Their number is uniform in 0 to `prefix`; their modules are uniform over those whose whole list
+    is in the support's pool (by rejection). In a dry support all steps are dry.
+
+    Returns: The whole list of steps, arrays of `step_cap` steps, and how many of them are dry,
+    int32[].
+    """
+    real = with_cap(real, self.step_cap)
+    if not self.config.prefix:
+      return real, jnp.int32(self.step_cap if self.config.dry else 0)
+    n_dry = latent.below(jax.random.bits(jax.random.fold_in(key, 0)), self.config.prefix + 1)
+    is_dry_L = jnp.arange(self.step_cap) < n_dry
+
+    def put_before(bits) -> Composition:
+      dry = with_cap(self.draw_candidate(bits, n_dry), self.step_cap)
+
+      def joined(dry_L, real_L):
+        return jnp.where(is_dry_L, dry_L, jnp.roll(real_L, n_dry))
+
+      routing_L, skill_L = joined(dry.routing, real.routing), joined(dry.skill, real.skill)
+      return Composition(n_dry + real.depth, routing_L, skill_L)
+
+    def draw(state):
+      i, _, _ = state
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_DRAWN_ON_DEVICE, self.config.prefix))
+      lists = jax.vmap(put_before)(bits)
+      fits = jax.vmap(self.in_own_pool)(lists) | (n_dry == 0)
+      first = jnp.argmax(fits)
+      return i + 1, jax.tree.map(lambda x: x[first], lists), fits[first]
+
+    start = (jnp.int32(1), real, jnp.bool_(False))
+    return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1], n_dry
+
+  def sample_steps(self, key: jax.Array) -> tuple[Composition, jax.Array]:
+    """All steps of one problem, and how many of them are dry: `sample_composition`, `precede`."""
+    prefix_key = jax.random.fold_in(key, zlib.crc32(b'prefix'))
+    return self.precede(prefix_key, self.sample_composition(key))
+
+  def in_own_pool(self, steps: Composition) -> jax.Array:
+    """bool[]: a list of steps, dry ones included, is in the support's pool."""
+    return in_pool(steps, self.config.pool, self.task, self.pools, self.salt)
+
+  def shows(self, steps: Composition) -> jax.Array:
+    """bool[]: a problem can have these steps as its composition, or as its whole list."""
+    shown = self.contains(steps)
+    routings, skills = self.allowed
+    allowed_L = jnp.isin(steps.routing, routings) & jnp.isin(steps.skill, skills)
+    for n_dry in range(1, min(self.config.prefix + 1, steps.routing.shape[0])):
+      routing_L, skill_L = (jnp.pad(x[n_dry:], (0, n_dry)) for x in steps[1:])
+      real = Composition(steps.depth - n_dry, routing_L, skill_L)
+      fits = self.in_own_pool(steps) & (real.depth >= 1) & jnp.all(allowed_L[:n_dry])
+      shown |= fits & self.contains(real)
+    return shown
+
+  def shows_all(self, compositions: Composition) -> jax.Array:
+    """bool[B]: `shows` of each composition (leading axis B, arrays of any number of steps)."""
+    return _shows_all(self, compositions)
+
+  def precede_all(
+    self, key: jax.Array, compositions: Composition, cap: int
+  ) -> tuple[Composition, np.ndarray]:
+    """`precede` of each composition (leading axis B), made on the host: numpy, arrays of `cap`
+    steps."""
+    if not self.config.prefix:
+      return with_cap(compositions, cap), np.zeros_like(compositions.depth)
+    whole, n_dry = jax.device_get(_precede_all(self, key, compositions))
+    return with_cap(whole, cap), n_dry
+
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
     """`n` compositions of one of the support's depths, made on the host.
 
@@ -195,6 +282,18 @@ class Support:
 def _contains_all(support: Support, compositions: Composition) -> jax.Array:
   cap = max(support.depth_cap, compositions.routing.shape[1])
   return jax.vmap(support.contains)(with_cap(compositions, cap))
+
+
+@jax.jit
+def _shows_all(support: Support, compositions: Composition) -> jax.Array:
+  cap = max(support.step_cap, compositions.routing.shape[1])
+  return jax.vmap(support.shows)(with_cap(compositions, cap))
+
+
+@jax.jit
+def _precede_all(support: Support, key: jax.Array, compositions: Composition):
+  keys = jax.random.split(key, compositions.depth.shape[0])
+  return jax.vmap(support.precede)(keys, compositions)
 
 
 @jax.jit

@@ -29,7 +29,8 @@ class Verdict(NamedTuple):
   result_ok: bool[L], step i's result is what its skill makes of the operand that the trace says; in
     a compact trace, of the operand that its routing mechanism makes.
 
-  Where the structure is wrong, and beyond the depth, `operand_ok` and `result_ok` are false.
+  Where the structure is wrong, beyond the depth, and in dry steps (of whose letters none is right),
+  `operand_ok` and `result_ok` are false.
   """
 
   answer: jax.Array
@@ -156,13 +157,14 @@ def _steps_are_right(
 
 
 def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
-  """Verdicts on one trace (int32[C], any values) of one problem."""
+  """Verdicts on one trace (int32[C], any values) of one problem, its dry steps included."""
   depth, depth_cap = problem.composition.depth, problem.composition.routing.shape[0]
   trace = _parse(trace_C, depth_cap, task)
   answer = _answer_is_right(trace, problem.answer, task)
   structure = _structure_is_right(trace, problem, task)
   operand_ok, result_ok = _steps_are_right(trace, problem, task)
-  used_L = jnp.arange(depth_cap) < depth
+  step_L = jnp.arange(depth_cap)
+  used_L = (problem.dry <= step_L) & (step_L < depth)
   strict = answer & structure & jnp.all((operand_ok & result_ok) | ~used_L)
   counted_L = structure & used_L
   return Verdict(answer, structure, strict, operand_ok & counted_L, result_ok & counted_L)
