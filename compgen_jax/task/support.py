@@ -117,9 +117,11 @@ class Support:
     same_Z = jnp.all((same_routing_ZxL & same_skill_ZxL) | ~used_L, axis=1)
     return jnp.any((self.table.depth == composition.depth) & same_Z)
 
+  @functools.partial(jax.jit, static_argnums=0)  # compiled once per support
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[B]: membership of each composition (leading axis B, arrays of any number of steps)."""
-    return _contains_all(self, compositions)
+    cap = max(self.depth_cap, compositions.routing.shape[1])
+    return jax.vmap(self.contains)(with_cap(compositions, cap))
 
   def draw_candidate(self, bits_L: jax.Array, depth: jax.Array) -> Composition:
     """A composition of the given depth, uniform over the allowed modules.
@@ -181,16 +183,7 @@ class Support:
     return with_cap(found, cap)
 
 
-# Both are compiled once per support, not once per call.
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _contains_all(support: Support, compositions: Composition) -> jax.Array:
-  cap = max(support.depth_cap, compositions.routing.shape[1])
-  return jax.vmap(support.contains)(with_cap(compositions, cap))
-
-
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)  # compiled once per support
 def _candidate_rows(
   support: Support, key: jax.Array, depth: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
