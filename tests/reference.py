@@ -95,9 +95,9 @@ def _interleave(previous, earlier):
 
 
 def _halves(previous, earlier):
-  head = len(earlier) - len(earlier) // 2
-  tail = len(previous) // 2
-  return earlier[:head] + (previous[-tail:] if tail else '')
+  front = len(earlier) - len(earlier) // 2
+  back = len(previous) // 2
+  return earlier[:front] + (previous[-back:] if back else '')
 
 
 def _longer(previous, earlier):
@@ -234,7 +234,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(tokens: list[str], problem: Problem, task: Task) -> Verdict:
-  """Judges a trace, given as token names."""
+  """The verdicts on a trace, given as token names."""
   nothing = (False,) * len(problem.steps)
   if 'end' not in tokens:
     return Verdict(False, False, False, nothing, nothing, True)
@@ -242,8 +242,8 @@ def verdict(tokens: list[str], problem: Problem, task: Task) -> Verdict:
   right = execute(problem, task)[0][-1]
   answer = '=' in body and ''.join(body[len(body) - body[::-1].index('=') :]) == right
 
-  segments = []  # (head, the letters after it)
-  loose = False  # a letter before any head
+  segments = []  # (marker, the letters behind it)
+  loose = False  # a letter before any marker
   for token in body:
     if token not in task.letters:
       segments.append((token, ''))
@@ -254,7 +254,7 @@ def verdict(tokens: list[str], problem: Problem, task: Task) -> Verdict:
   wanted = []
   for i, step in enumerate(problem.steps):
     wanted += [label(problem, task, i + 2), *step, label(problem, task, i + 2)]
-  structure = not loose and [head for head, _ in segments] == wanted + ['=']
+  structure = not loose and [marker for marker, _ in segments] == wanted + ['=']
   if structure:
     strings = [s for _, s in segments]
     silent = [

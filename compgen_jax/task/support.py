@@ -144,9 +144,11 @@ class Support:
     same_Z = jnp.all((same_routing_ZxL & same_skill_ZxL) | ~used_L, axis=1)
     return jnp.any((self.table.depth == composition.depth) & same_Z)
 
+  @jax.jit
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[B]: membership of each composition (leading axis B, arrays of any number of steps)."""
-    return _contains_all(self, compositions)
+    cap = max(self.depth_cap, compositions.routing.shape[1])
+    return jax.vmap(self.contains)(with_cap(compositions, cap))
 
   def draw_candidate(self, bits_L: jax.Array, depth: jax.Array) -> Composition:
     """A composition of the given depth, uniform over the allowed modules.
@@ -245,9 +247,11 @@ class Support:
       shown |= fits & self.contains(real)
     return shown
 
+  @jax.jit
   def shows_all(self, compositions: Composition) -> jax.Array:
     """bool[B]: `shows` of each composition (leading axis B, arrays of any number of steps)."""
-    return _shows_all(self, compositions)
+    cap = max(self.step_cap, compositions.routing.shape[1])
+    return jax.vmap(self.shows)(with_cap(compositions, cap))
 
   def precede_all(
     self, key: jax.Array, compositions: Composition, cap: int
@@ -276,18 +280,6 @@ class Support:
       picks = of_depth[np.asarray(jax.random.randint(key, (n,), 0, len(of_depth)))]
       found = jax.tree.map(lambda x: x[picks], self.table)
     return with_cap(found, cap)
-
-
-@jax.jit
-def _contains_all(support: Support, compositions: Composition) -> jax.Array:
-  cap = max(support.depth_cap, compositions.routing.shape[1])
-  return jax.vmap(support.contains)(with_cap(compositions, cap))
-
-
-@jax.jit
-def _shows_all(support: Support, compositions: Composition) -> jax.Array:
-  cap = max(support.step_cap, compositions.routing.shape[1])
-  return jax.vmap(support.shows)(with_cap(compositions, cap))
 
 
 @jax.jit
