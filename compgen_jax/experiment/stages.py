@@ -71,11 +71,10 @@ def build(
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage, settings = config.stages[name], config.settings(name)
   learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
-  rows = dict(zip(stage.data, config.stage_rows(name)))
   setup = dataclasses.replace(
     base,
     tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
-    sources=tuple(Source(supports[support], n) for support, n in rows.items()),
+    sources=tuple(Source(supports[s], n) for s, n in zip(stage.data, config.stage_rows(name))),
     anchor=tuple(Source(supports[s], n) for s, n in config.anchor_rows(name).items()),
     devices=Devices(base.devices.n, n_replicates),
   )
