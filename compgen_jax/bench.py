@@ -48,10 +48,10 @@ def measure(
   """Times all parts at all shapes in turn; returns what --json writes."""
   from compgen_jax.benchmark import timing
   from compgen_jax.benchmark.workload import Workload, at_shape
-  from compgen_jax.experiment import platform, summary
+  from compgen_jax.experiment import platform, provenance
   from compgen_jax.experiment.progress import say
 
-  summary.commit()
+  provenance.commit()
   peak = timing.matmul_peak(config.model.dtype, repeats)
   todo, pieces = [], {}
   for d_model, n_layers in shapes:
@@ -103,7 +103,7 @@ def measure(
     )
   return dict(matmul_peak_gflops=peak, rows=entries, breakdown=_breakdown(pieces, by_name, n_seeds),
               dtype=config.model.dtype, hardware=platform.hardware(), repeats=repeats,
-              command=summary.command(), commit=summary.commit())  # fmt: skip
+              command=provenance.command(), commit=provenance.commit())  # fmt: skip
 
 
 def _breakdown(pieces: dict, by_name: dict, n_seeds: int) -> dict[str, Any]:

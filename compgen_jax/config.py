@@ -15,8 +15,9 @@ from compgen_jax.errors import ConfigError
 from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
-from compgen_jax.model.transformer import ModelConfig
-from compgen_jax.task.support import PoolConfig, SupportConfig
+from compgen_jax.model.modules import ModelConfig
+from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 __all__ = ['Config', 'ConfigError', 'from_config_dict', 'from_json', 'to_dict']
@@ -162,7 +163,7 @@ def _make(config: ConfigDict | dict, fill: bool) -> Config:
       raise ConfigError(f'{name}: missing; start from configs/default.py')
     kinds[name] = typed.section(config.get(name, {}), kind.section, name, fill)
   stages = {name: _with_typed_settings(name, stage) for name, stage in made.stages.items()}
-  validation.modules(made.task)
+  validation.module_names(made.task)
   made = dataclasses.replace(made, kinds=kinds, stages=stages, task=made.task.resolved())
   validation.validate(made)
   return made

@@ -6,7 +6,7 @@ class UserError(Exception):
   """One line that names what is wrong and what is legal, or what to do."""
 
 
-class ConfigError(UserError):
+class ConfigError(UserError, ValueError):
   """A config, a flag or a workdir that can't work; nothing was overwritten."""
 
 

@@ -1,12 +1,14 @@
-"""Shows problems, golden traces and a model's own traces in readable form, the first wrong step
-marked.
+"""Shows problems, golden traces and a model's own traces, the first wrong step marked.
+
+Problems and golden traces; a finished run's model beside them; one problem given by hand:
 
 python -m compgen_jax.show --config=configs/quickstart.py
-problems and golden traces python -m compgen_jax.show --config=configs/quickstart.py
---workdir=runs/quickstart --arm=compound   beside the model's
+python -m compgen_jax.show --workdir=runs/quickstart --arm=compound
+python -m compgen_jax.show --workdir=runs/quickstart --problem='bca dd: earlier reverse, merge fold'
 """
 
-import pathlib
+import os
+import sys
 
 from absl import flags
 
@@ -14,115 +16,83 @@ from compgen_jax import command_line
 
 _ARM = flags.DEFINE_string('arm', None, 'The stage whose model writes; needs --workdir.')
 _SPLIT = flags.DEFINE_string('split', None, 'A split of config.eval.splits; all by default.')
-_N = flags.DEFINE_integer('n', 3, 'Problems per split and depth.', lower_bound=1)
+_PROBLEM = flags.DEFINE_string(
+  'problem',
+  None,
+  'Shows this problem: inputs and steps, such as "bca dd: earlier reverse, merge fold".',
+)
+_N = flags.DEFINE_integer(
+  'n', 3, 'Problems per split and depth; with --problem, traces of the model.', lower_bound=1
+)
 _TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.', lower_bound=0.0)
 
 
-def split_steps(tokens: list[int], task) -> list[list[int]]:
-  """Cuts a trace into its steps (each begins with a label that a routing token follows) and the
-  answer part."""
-  pieces: list[list[int]] = [[]]
-  for i, token in enumerate(tokens):
-    is_label = task.label_0 <= token < task.routing_0
-    starts = is_label and i + 1 < len(tokens) and task.routing_0 <= tokens[i + 1] < task.skill_0
-    if (starts or token == task.equals) and pieces[-1]:
-      pieces.append([])
-    pieces[-1].append(token)
-  return pieces
+def show(
+  config,
+  workdir=None,
+  arm: str | None = None,
+  split: str | None = None,
+  n: int = 3,
+  temperature: float = 0.0,
+  problem: str | None = None,
+) -> str:
+  """The text.
 
+  Args:
+    config: typed; None is that of the workdir.
+    workdir: the folder of a run, or None.
+    arm: the stage of the run whose model writes; None shows golden traces.
+    split: an evaluation split, None is all of them.
+    n: problems of each depth of a split; with `problem`, traces that the model writes.
+    temperature: of sampling.
+    problem: shows this one instead, in a form that `problems.read` takes.
 
-def spell(tokens: list[int], task) -> str:
-  """Tokens as text: letters run together, everything else is a word."""
-  names, words = task.token_names(), []
-  for token in tokens:
-    name = names[token] if 0 <= token < len(names) else f'<{token}>'
-    if 0 <= token < task.alphabet and words and words[-1].startswith("'"):
-      words[-1] += name
-    else:
-      words.append("'" + name if 0 <= token < task.alphabet else name)
-  return ' '.join(word.lstrip("'") for word in words)
+  Raises:
+    ConfigError: one of them can't be; one line that says what is legal.
+    CheckpointError: the stage has not finished.
+  """
+  from compgen_jax.errors import ConfigError
+  from compgen_jax.experiment import files, problems, trained
 
-
-def compare(said: list[int], golden: list[int], task) -> str:
-  """The two traces step by step; the first step that differs is marked."""
-  lines, marked = [], False
-  ours, theirs = split_steps(said, task), split_steps(golden, task)
-  for i in range(min(max(len(ours), len(theirs)), len(theirs) + 1)):
-    a = ours[i] if i < len(ours) else []
-    b = theirs[i] if i < len(theirs) else []
-    if a == b:
-      lines.append(f'    {spell(a, task)}')
-    else:
-      note = '   <-- first wrong step' if not marked else ''
-      lines.append(f'  x {spell(a, task) or "(nothing)"}{note}')
-      lines.append(f'    golden: {spell(b, task) or "(nothing)"}')
-      marked = True
-  if len(ours) > len(theirs) + 1:
-    lines.append(f'  x ... and {len(ours) - len(theirs) - 1} more')
-  return '\n'.join(lines)
-
-
-def show(config, workdir, arm: str | None, split: str | None, n: int, temperature: float) -> str:
-  """The text. `config` is typed; with `arm` the model of that finished stage of `workdir` writes
-  too."""
-  import jax
-
-  from compgen_jax.config import ConfigError
-  from compgen_jax.experiment import run, stages
-  from compgen_jax.experiment.evaluate import Evaluator
-
+  if config is None:
+    config = files.read_config(workdir)
   if split is not None and split not in config.eval.splits:
     raise ConfigError(f'split={split!r}: legal is {" | ".join(config.eval.splits)}')
   if arm is not None and arm not in config.stages:
     raise ConfigError(f'arm={arm!r}: legal is {" | ".join(config.stages)}')
-  if (arm is None) != (workdir is None):
-    raise ConfigError(f'arm={arm!r}: --arm and --workdir go together')
-  supports, base = run.build_supports(config), run.build_setup(config, n_devices=1)
-  evaluator = Evaluator(config, base, supports, {})
-  params = None
-  if arm is not None:
-    stage = stages.build(arm, config, base, supports, pathlib.Path(workdir))
-    params = jax.tree.map(lambda x: x[0], stages.trained_params(stage))
-  blocks = []
-  for name, depth in evaluator.splits:
-    if split in (None, name):
-      blocks.append(_show_split(evaluator, config, params, name, depth, n, temperature))
-  return '\n'.join(blocks)
-
-
-def _show_split(
-  evaluator, config, params, split: str, depth: int, n: int, temperature: float
-) -> str:
-  import numpy as np
-
-  task = config.task
-  real = lambda tokens: [int(t) for t in np.asarray(tokens) if t != task.pad]
-  _, rendered = evaluator.problems[split, depth]
-  said = evaluator.sample(params, split, depth, temperature) if params is not None else None
-  lines = [f'--- {split}, depth {depth}']
-  for i in range(min(n, config.eval.problems)):
-    golden = real(rendered.trace[i])
-    lines.append(spell(real(rendered.prompt[i]), task))
-    if said is None:
-      lines.append(compare(golden, golden, task))
-      continue
-    tokens, verdict = said
-    right = lambda x: 'right' if bool(x[i]) else 'wrong'
-    lines.append(compare(real(tokens.tokens[i]), golden, task))
-    lines.append(
-      f'    answer {right(verdict.answer)}, structure {right(verdict.structure)}, every step {right(verdict.strict)}'
-    )
+  if arm is not None and workdir is None:
+    raise ConfigError(f'arm={arm!r}: --arm needs the --workdir of a run')
+  model = None if arm is None else trained.restore(config, workdir, arm)
+  if problem is not None:
+    given = problems.read(problem, config.task)
+    written = [given] if model is None else model.sample(given, n, temperature)
+    return '\n'.join(map(repr, written))
+  lines = []
+  for name in config.ordered_splits if split is None else (split,):
+    support = config.eval.splits[name]
+    for depth in sorted(config.supports[support].depths):
+      lines.append(f'--- {name}, depth {depth}')
+      for drawn in problems.draw(config, support, n, depth):
+        lines.append(repr(drawn if model is None else model.sample(drawn, 1, temperature)[0]))
   return '\n'.join(lines)
 
 
 def _main():
-  command_line.require(config=command_line.CONFIG.value)
+  workdir = command_line.WORKDIR.value
+  command_line.require(config=command_line.CONFIG.value or workdir)
   from compgen_jax import config as config_lib
 
-  config = config_lib.from_config_dict(command_line.CONFIG.value)
-  print(
-    show(config, command_line.WORKDIR.value, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value)
+  given = command_line.CONFIG.value
+  config = config_lib.from_config_dict(given) if given else None
+  shown = show(
+    config, workdir, _ARM.value, _SPLIT.value, _N.value, _TEMPERATURE.value, _PROBLEM.value
   )
+  try:
+    print(shown, flush=True)
+  except (
+    BrokenPipeError
+  ):  # the reader, `head` say, has seen enough; Python must not complain either
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == '__main__':

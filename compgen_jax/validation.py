@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from compgen_jax.errors import ConfigError
-from compgen_jax.model.transformer import DTYPES, POSITIONS
+from compgen_jax.model.modules import DTYPES, POSITIONS
+from compgen_jax.task import modules
+from compgen_jax.task.pools import POOLS
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
-from compgen_jax.task.support import POOLS
 from compgen_jax.task.vocab import TaskConfig
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def _names(path: str, names: tuple[str, ...], legal) -> None:
   _no_repetition(path, names, 'names')
 
 
-def modules(task: TaskConfig) -> None:
+def module_names(task: TaskConfig) -> None:
   """Raises ConfigError where a module is named that does not exist."""
-  _names('task.skills', task.skills, [skill.__name__ for skill in SKILLS])
-  _names('task.routings', task.routings, [routing.__name__ for routing in ROUTINGS])
+  _names('task.skills', task.skills, modules.names(SKILLS))
+  _names('task.routings', task.routings, modules.names(ROUTINGS))
 
 
 def validate(config: 'Config') -> None:

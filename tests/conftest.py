@@ -38,3 +38,14 @@ def finished(tmp_path_factory):
   """A finished run of `tiny`: (workdir, rows). Tests that write copy it first."""
   workdir = tmp_path_factory.mktemp('finished')
   return workdir, compgen_jax.run(tiny(), workdir)
+
+
+@pytest.fixture(scope='session')
+def sft_run(tmp_path_factory):
+  """The workdir of a finished run of one SFT stage, seeds 3 and 5; not to be written to."""
+  workdir = tmp_path_factory.mktemp('sft_run')
+  config = tiny(seeds=(3, 5), eval__every=0, eval__pass_k=(), contrasts=())
+  for stage in ('rl', 'rft'):
+    del config.stages[stage]
+  compgen_jax.run(config, workdir)
+  return workdir

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from compgen_jax.task import latent
+from compgen_jax.task import latent, modules
 from compgen_jax.task.latent import Composition
+from compgen_jax.task.pools import POOLS, PoolConfig
 from compgen_jax.task.strings import String
-from compgen_jax.task.support import PoolConfig, SupportConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 from tests import reference
 
-# Configs ------------------------------------------------------------------------------------------------------
+# Configs ------------------------------------------------------------------------------------------
 
 
 def task(**changes) -> TaskConfig:
@@ -41,7 +42,7 @@ def reference_task(t: TaskConfig) -> reference.Task:
 
 
 def batched(function, rows: int = 512):
-  """`function` over a leading axis of all arguments, `rows` at a time: compiled once for batches of any size."""
+  """`function` over a leading axis of all arguments, compiled once for `rows` of them at a time."""
   compiled = jax.jit(jax.vmap(function))
 
   def run(*args):
@@ -55,7 +56,7 @@ def batched(function, rows: int = 512):
   return run
 
 
-# Words --------------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def letters(alphabet: int) -> str:
@@ -76,9 +77,8 @@ def random_words(letters: str, longest: int, n: int, seed: int = 0) -> list[str]
 def encode(words: Sequence[str], width: int) -> String:
   """Canonical strings (numpy, leading axis N)."""
   assert all(0 < len(w) <= width for w in words)
-  codes = np.frombuffer(''.join(w.ljust(width, 'a') for w in words).encode(), np.uint8).astype(
-    np.int32
-  ) - ord('a')
+  padded = ''.join(w.ljust(width, 'a') for w in words).encode()
+  codes = np.frombuffer(padded, np.uint8).astype(np.int32) - ord('a')
   return String(codes.reshape(len(words), width), np.array([len(w) for w in words], np.int32))
 
 
@@ -93,16 +93,12 @@ def as_rows(s: String) -> np.ndarray:
   return np.concatenate([s.letters, np.asarray(s.length)[..., None]], axis=-1)
 
 
-# Compositions and problems ------------------------------------------------------------------------------------
-
-
-def names(inventory) -> list[str]:
-  return [entry.__name__ for entry in inventory]
+# Compositions and problems ------------------------------------------------------------------------
 
 
 def steps(composition: Composition, t: TaskConfig) -> list[tuple[tuple[str, str], ...]]:
   """The (routing name, skill name)s of compositions with one leading axis."""
-  routings, skills = names(t.routing_inventory), names(t.skill_inventory)
+  routings, skills = modules.names(t.routing_inventory), modules.names(t.skill_inventory)
   return [
     tuple((routings[r], skills[s]) for r, s in zip(rs[:n], ss[:n]))
     for n, rs, ss in zip(*(np.asarray(x) for x in composition))
@@ -113,11 +109,10 @@ def composition(
   rows: Sequence[Sequence[tuple[str, str]]], t: TaskConfig, depth_cap: int
 ) -> Composition:
   """The inverse of `steps`: numpy arrays with a leading axis."""
-  routings, skills = names(t.routing_inventory), names(t.skill_inventory)
+  routings, skills = modules.names(t.routing_inventory), modules.names(t.skill_inventory)
   n = len(rows)
-  out = Composition(
-    *(np.zeros(shape, np.int32) for shape in ((n,), (n, depth_cap), (n, depth_cap)))
-  )
+  shapes = Composition((n,), (n, depth_cap), (n, depth_cap))
+  out = Composition(*(np.zeros(shape, np.int32) for shape in shapes))
   for i, row in enumerate(rows):
     out.depth[i] = len(row)
     out.routing[i, : len(row)] = [routings.index(r) for r, _ in row]
@@ -132,8 +127,22 @@ def random_compositions(
   rng = np.random.default_rng(seed)
   depth = np.resize(np.asarray(depths, np.int32), n)
   used = np.arange(depth_cap) < depth[:, None]
-  draw = lambda k: np.where(used, rng.integers(k, size=used.shape), 0).astype(np.int32)
+
+  def draw(n_modules):
+    return np.where(used, rng.integers(n_modules, size=used.shape), 0).astype(np.int32)
+
   return Composition(depth, draw(t.n_routings), draw(t.n_skills))
+
+
+@functools.cache
+def random_rows(t: TaskConfig, n: int, depths: Sequence[int], depth_cap: int = 6):
+  """`random_compositions` as the (routing name, skill name) pairs of each."""
+  return steps(random_compositions(t, n, depths, depth_cap), t)
+
+
+def pool_by_reference(row: Sequence[tuple[str, str]], p: PoolConfig) -> str:
+  """The pool of a composition of depth 2 or more."""
+  return reference.pool(row, p.salt, {name: getattr(p, name) for name in POOLS})
 
 
 @functools.cache
@@ -147,13 +156,12 @@ def make_problems(rows: Sequence[reference.Problem], t: TaskConfig) -> latent.Pr
   inputs = encode([word for p in rows for word in p.inputs], t.width)
   inputs = String(inputs.letters.reshape(len(rows), 2, -1), inputs.length.reshape(len(rows), 2))
   label = np.array([p.first_label for p in rows], np.int32)
-  return _problem_function(dataclasses.replace(t, trace='explicit'))(
-    c, inputs, label
-  )  # for both forms
+  t = dataclasses.replace(t, trace='explicit')  # a problem is the same for both forms
+  return _problem_function(t)(c, inputs, label)
 
 
 def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = None):
-  """Reference problems of all depths and labels, with any modules and inputs of 1 to `longest` letters."""
+  """Reference problems of all depths, labels and modules, with inputs of 1 to `longest` letters."""
   rng = random.Random(seed)
   rows = steps(random_compositions(t, n, range(1, t.max_depth + 1), t.max_depth, seed), t)
   words = random_words(letters(t.alphabet), longest or t.max_input, 2 * n, seed)
@@ -164,7 +172,7 @@ def random_problems(t: TaskConfig, n: int, seed: int = 0, longest: int | None = 
   ]
 
 
-# Tokens -------------------------------------------------------------------------------------------------------
+# Tokens -------------------------------------------------------------------------------------------
 
 
 def token_ids(tokens: Sequence[str], t: TaskConfig) -> list[int]:

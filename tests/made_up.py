@@ -75,7 +75,7 @@ def _step(module, config, setup):
   @quick_jit
   def run(state, batch, parent):
     with mock.patch.object(exploration, 'explore', lambda *args, **kwargs: batch):
-      return module.step(state, Given(KEY, parent), setup, config)
+      return module.step(state, Given(KEY, parent, {}), setup, config)
 
   return run
 
@@ -191,7 +191,7 @@ def golden_loss():
 def drawing(batch: Rendered, seen: list | None = None):
   """Within this context, `batches.draw` gives `batch`; `seen` collects (key, sources)."""
 
-  def draw(key, sources, setup):
+  def draw(key, sources, supports, setup):
     if seen is not None:
       seen.append((key, sources))
     return None, None, batch
@@ -229,10 +229,20 @@ TASK = helpers.task(
   skills=('reverse', 'successor'),
   routings=('previous', 'earlier'),
 )
-SUPPORTS = [
-  Support(helpers.support_config(depths=depths), TASK, helpers.pools(sft=0.7, rl=0.1))
-  for depths in ((1,), (1, 2))
-]
+
+
+def _support(*depths) -> Support:
+  pools = helpers.pools(sft=0.7, rl=0.1)
+  return Support(helpers.support_config(depths=depths), TASK, pools, np.uint32(pools.salt))
+
+
+SUPPORTS = {'atoms': _support(1), 'both': _support(1, 2)}
+
+
+def source(name: str, rows: int) -> Source:
+  return Source(name, SUPPORTS[name].config, rows)
+
+
 SFT_SETUP = Setup(
   TASK,
   Model(
@@ -243,7 +253,7 @@ SFT_SETUP = Setup(
     TASK.pad,
   ),
   optax.adamw(3e-3),
-  tuple(Source(support, 16) for support in SUPPORTS),
+  (source('atoms', 16), source('both', 16)),
 )
 RL_SETUP = dataclasses.replace(SFT_SETUP, tx=optax.adamw(1e-3))
 RL_ON_TASK = dataclasses.replace(RL, kl=0.01)
@@ -262,7 +272,7 @@ def task_step(module, config, setup):
   """The compiled `(state, key, parent) -> (state, metrics)` of a kind of stage."""
 
   def run(state, key, parent):
-    return module.step(state, Given(key, parent), setup, config)
+    return module.step(state, Given(key, parent, SUPPORTS), setup, config)
 
   return quick_jit(setup.devices.shared(run))
 

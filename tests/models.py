@@ -1,13 +1,14 @@
-"""Tiny models for tests: parameters that need no compilation, and a jit that compiles fast rather than well."""
+"""Tiny models for tests: parameters without compilation, and a jit that compiles fast, not well."""
 
 import functools
 
 import jax
 import numpy as np
 
-from compgen_jax.model.transformer import Model, ModelConfig
+from compgen_jax.model.modules import ModelConfig
+from compgen_jax.model.transformer import Model
 
-# Letters are 0 .. 5; 6 .. 11 head a segment, among them `end` and `pad`.
+# Letters are 0 .. 5; markers are 6 .. 11, among them `end` and `pad`.
 N_CONTENT, END, PAD, VOCAB = 6, 10, 11, 12
 N_INDICES = 5
 

@@ -1,7 +1,8 @@
 """The task once more, in plain Python on ordinary strings: what the package is checked against.
 
-Written from the English of the docstrings, on purpose as one would write it with Python's own string operations,
-so that a slip in the array code is unlikely to be repeated here. `letters` is the alphabet itself, 'abcdefgh'.
+Written from the English of the docstrings, on purpose as one would write it with Python's own
+string operations, so that a slip in the array code is unlikely to be repeated here. `letters` is
+the alphabet itself, 'abcdefgh'.
 """
 
 import zlib
@@ -23,7 +24,7 @@ class Problem(NamedTuple):
   first_label: int = 0
 
 
-# Skills -------------------------------------------------------------------------------------------------------
+# Skills -------------------------------------------------------------------------------------------
 
 
 def _moved(letter, steps, letters):
@@ -84,7 +85,7 @@ SKILLS = {
 }
 
 
-# Routing mechanisms -------------------------------------------------------------------------------------------
+# Routing mechanisms -------------------------------------------------------------------------------
 
 
 def _interleave(previous, earlier):
@@ -103,7 +104,7 @@ def _longer(previous, earlier):
   return earlier + previous if len(previous) == len(earlier) else max(previous, earlier, key=len)
 
 
-# name -> function of (previous, earlier, first, letters); the operand is cut at the width cap by `route`.
+# name -> function of (previous, earlier, first, letters); `route` cuts the operand at the width cap
 ROUTINGS = {
   'previous': lambda p, e, f, a: p,
   'earlier': lambda p, e, f, a: e,
@@ -137,7 +138,7 @@ def route(name, values, letters, width):
   return ROUTINGS[name](values[-1], values[-2], values[0], letters)[:width]
 
 
-# Compositions -------------------------------------------------------------------------------------------------
+# Compositions -------------------------------------------------------------------------------------
 
 
 def execute(problem: Problem, task: Task):
@@ -184,7 +185,17 @@ def content_hash(steps, salt: int) -> int:
   return h ^ h >> 16
 
 
-# Tokens, by name ----------------------------------------------------------------------------------------------
+def pool(steps, salt: int, shares: dict[str, float]) -> str:
+  """The pool (a key of `shares`, which add up to 1) of a composition of depth 2 or more."""
+  at, edge = content_hash(steps, salt) >> 16, 0.0
+  for name, share in shares.items():
+    edge += share
+    if at < round(edge * 2**16):
+      return name
+  raise AssertionError('the shares do not add up to 1')
+
+
+# Tokens, by name ----------------------------------------------------------------------------------
 
 
 def label(problem: Problem, task: Task, value: int) -> str:

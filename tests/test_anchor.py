@@ -9,13 +9,12 @@ import optax
 import pytest
 
 from compgen_jax.learning import anchor, policy_gradient, rejection
-from compgen_jax.learning.setup import Source
-from compgen_jax.learning.state import create
+from compgen_jax.learning.state import Given, create
 from tests import made_up as m
 from tests.made_up import GRADIENT_DESCENT, PARAMS, made_up
 
 BOTH = [(policy_gradient, m.RL), (rejection, m.RFT)]
-ANCHOR = (Source(m.SUPPORTS[0], 4), Source(m.SUPPORTS[1], 3))
+ANCHOR = (m.source('atoms', 4), m.source('both', 3))
 SETUP = dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(1.0))
 
 
@@ -48,7 +47,7 @@ def test_it_adds_its_weight_times_the_gradient_of_sft(module, config):
 def test_its_problems_are_new_in_every_update(module, config):
   """Catches an anchor that draws the same problems again and again: it would be learned by
   heart."""
-  setup = dataclasses.replace(m.RL_SETUP, anchor=(Source(m.SUPPORTS[1], 8),))
+  setup = dataclasses.replace(m.RL_SETUP, anchor=(m.source('both', 8),))
   start = create(setup, m.half_trained())
   step = m.task_step(module, config, setup)
   losses = [
@@ -62,7 +61,7 @@ def test_its_randomness_is_its_own():
   """Catches an anchor on the very problems that are explored, or with the noise of samples."""
   setup, seen = dataclasses.replace(SETUP, anchor=ANCHOR), []
   with m.drawing(m.golden()[0], seen):
-    anchor.add(PARAMS, PARAMS, m.KEY, setup, m.RL)
+    anchor.add(PARAMS, PARAMS, m.KEY, Given(m.KEY, PARAMS, {}), setup, m.RL)
   explored = [m.KEY, *jax.random.split(m.KEY)]
   ((key, _),) = seen
   assert all(np.any(jax.random.key_data(key) != jax.random.key_data(k)) for k in explored)

@@ -10,7 +10,6 @@ import numpy as np
 from compgen_jax.learning import batches, gradients
 from compgen_jax.learning.devices import Devices
 from compgen_jax.learning.setup import Setup, Source
-from compgen_jax.task.support import Support
 from tests import made_up as m
 from tests.made_up import GRADIENT_DESCENT, KEY, MODEL, SUPPORTS, TASK
 from tests.models import quick_jit
@@ -21,9 +20,9 @@ def test_problems_depend_on_their_row_alone():
   place."""
 
   def sample(ids):
-    setup = Setup(TASK, MODEL, None, (Source(SUPPORTS[1], len(ids)),))
+    setup = Setup(TASK, MODEL, None, (m.source('both', len(ids)),))
     with mock.patch.object(Devices, 'row_ids', lambda self, first, rows: jnp.asarray(ids)):
-      return quick_jit(lambda: batches.draw(KEY, setup.sources, setup)[1:])()
+      return quick_jit(lambda: batches.draw(KEY, setup.sources, SUPPORTS, setup)[1:])()
 
   whole, other = sample(range(8)), sample([7, 3, 100, 5, 101, 102, 0, 103])
   place, row = np.array([0, 1, 3, 6]), np.array([7, 3, 5, 0])
@@ -34,10 +33,13 @@ def test_problems_depend_on_their_row_alone():
 def test_rows_are_numbered_through():
   """Catches sources that start at row 0 each, and so would see the same random numbers; a dry
   source whose neighbours are dry."""
-  dry = Support(dataclasses.replace(SUPPORTS[1].config, dry=True), TASK, SUPPORTS[1].pools)
-  sources = Source(SUPPORTS[0], 4), Source(SUPPORTS[1], 2), Source(dry, 8)
+  both = SUPPORTS['both']
+  dry = dataclasses.replace(both, config=dataclasses.replace(both.config, dry=True))
+  sources = m.source('atoms', 4), m.source('both', 2), Source('dry', dry.config, 8)
   setup = Setup(TASK, MODEL, None, ())
-  ids, problems, rendered = quick_jit(lambda: batches.draw(KEY, sources, setup))()
+  ids, problems, rendered = quick_jit(
+    lambda: batches.draw(KEY, sources, SUPPORTS | {'dry': dry}, setup)
+  )()
   assert ids.tolist() == list(range(14))
   assert problems.dry.tolist() == rendered.dry.tolist() == [False] * 6 + [True] * 8
   assert problems.composition.depth[:4].tolist() == [1] * 4
@@ -46,7 +48,7 @@ def test_rows_are_numbered_through():
 def test_dryness_of_all_is_dryness_of_each():
   """Catches a batch whose problems depend on whether its sources agree on being dry."""
   keys = jax.random.split(KEY, 4)
-  compositions = jax.vmap(SUPPORTS[1].sample_composition)(keys)
+  compositions = jax.vmap(SUPPORTS['both'].sample_composition)(keys)
   for dry in (False, True):
     one, each = (
       quick_jit(lambda d=d: batches.make(keys, compositions, d, TASK, 2))()

@@ -9,7 +9,6 @@ import pytest
 
 from compgen_jax.learning import policy_gradient, rejection
 from compgen_jax.learning.devices import REPLICATES, Devices
-from compgen_jax.learning.setup import Source
 from compgen_jax.learning.state import create
 from tests import made_up as m
 from tests.models import quick_jit
@@ -54,7 +53,7 @@ def test_devices_and_microbatches_change_nothing():
 def test_devices_change_nothing_with_an_anchor(module, config):
   """Catches an anchor whose problems, counts or gradient are those of one device."""
   parent = m.half_trained()
-  setup = dataclasses.replace(m.RL_SETUP, anchor=(Source(m.SUPPORTS[1], 8),))
+  setup = dataclasses.replace(m.RL_SETUP, anchor=(m.source('both', 8),))
   state = create(setup, parent)
   want = m.task_step(module, config, setup)(state, m.KEY, parent)
   assert want[1]['anchor_loss'] > 0.01

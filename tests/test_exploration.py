@@ -66,7 +66,9 @@ def _exploration(reward):
 
   @quick_jit
   def run(params):
-    return exploration.explore(RL_SETUP, params, KEY, group=2, temperature=1.0, reward=reward)
+    return exploration.explore(
+      RL_SETUP, params, KEY, m.SUPPORTS, group=2, temperature=1.0, reward=reward
+    )
 
   return run(m.half_trained())
 
@@ -74,7 +76,9 @@ def _exploration(reward):
 def test_the_same_samples_earn_by_the_reward_that_is_asked_for():
   """Catches a reward that does not reach the samples, one that changes them, and a depth that
   belongs to another sample."""
-  depth = quick_jit(lambda: batches.draw(jax.random.split(KEY)[0], RL_SETUP.sources, RL_SETUP))
+  depth = quick_jit(
+    lambda: batches.draw(jax.random.split(KEY)[0], RL_SETUP.sources, m.SUPPORTS, RL_SETUP)
+  )
   depth = np.repeat(depth()[1].composition.depth, 2)
   assert set(depth.tolist()) == {1, 2}
   by_name = {name: _exploration(name) for name in REWARDS}
@@ -111,7 +115,7 @@ def test_what_is_logged_is_what_was_trained_on(module, config, reward):
   assert [x['reward'] for x in seen] == [reward]
   key = jax.random.fold_in(KEY, 0)  # of update 0
   how = dict(group=config.group, temperature=config.temperature, reward=reward)
-  e = quick_jit(lambda: explore(setup, start.params, key, **how))()
+  e = quick_jit(lambda: explore(setup, start.params, key, m.SUPPORTS, **how))()
   assert metrics['reward'] == pytest.approx(float(np.mean(e.reward)), abs=1e-6)
   for name in ('answer', 'structure', 'strict'):
     share = float(np.mean(getattr(e.verdict, name)))
@@ -129,7 +133,7 @@ def test_the_company_of_a_row_changes_nothing():
 
   @quick_jit
   def attempt(length_B):
-    ids, problems, rendered = batches.draw(KEY, setup.sources, setup)
+    ids, problems, rendered = batches.draw(KEY, setup.sources, m.SUPPORTS, setup)
     tried = exploration.attempt(
       setup,
       m.half_trained(),
@@ -158,7 +162,7 @@ def test_samples_have_their_own_noise_and_their_prompt():
   setup = Setup(TASK_OF_MODEL, MODEL, None, ())
   zeros, ids = jnp.zeros((5,), jnp.int32), []
 
-  def draw(key, sources, setup):
+  def draw(key, sources, supports, setup):
     problems = Problem(*[None] * len(Problem._fields))
     problems = problems._replace(composition=Composition(zeros + 1, zeros, zeros))
     traces = jnp.zeros((5, 5), jnp.int32)
@@ -173,6 +177,6 @@ def test_samples_have_their_own_noise_and_their_prompt():
 
   draws = mock.patch.object(batches, 'draw', draw)
   with draws, mock.patch.object(exploration, 'attempt', attempt):
-    e = exploration.explore(setup, PARAMS, KEY, group=2, temperature=1.0, reward='answer')
+    e = exploration.explore(setup, PARAMS, KEY, {}, group=2, temperature=1.0, reward='answer')
   assert ids == list(range(10))
   assert e.prompts.tolist() == np.repeat(prompts, 2, axis=0).tolist()

@@ -61,10 +61,10 @@ def test_a_new_kind_runs(with_shrink, tmp_path):
   assert [row['loss'] for row in history(tmp_path, 'small')] == [0.5]
   assert [row['loss'] for row in history(tmp_path, 'smaller')] == [0.25]
   config = from_config_dict(_config())
-  base, supports = run.build_setup(config, 1), run.build_supports(config)
+  base = run.build_setup(config, 1)
   with jax.set_mesh(run.data_mesh(1)):
     first = stages.initial_params(base, (0,))
-    built = stages.build('smaller', config, base, supports, tmp_path)
+    built = stages.build('smaller', config, base, tmp_path)
     last = stages.trained_params(built, (0,))
   want = jax.tree.map(lambda p: p * 0.5**3 * 0.25**2, first)
   jax.tree.map(np.testing.assert_array_equal, last, want)

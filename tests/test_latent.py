@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from compgen_jax.task import latent
+from compgen_jax.task import latent, modules
 from tests import helpers, reference
 from tests.helpers import as_rows
 
@@ -67,9 +67,7 @@ def test_dry_problems_say_nothing_of_modules():
       jax.device_get(jax.jit(jax.vmap(lambda k, c=steps: latent.sample(k, c, t, dry=True)))(keys))
     )
   for a, b in zip(jax.tree.leaves(sampled[0][1:]), jax.tree.leaves(sampled[1][1:])):
-    np.testing.assert_array_equal(
-      a, b
-    )  # everything but the composition itself is the same, whatever the modules
+    np.testing.assert_array_equal(a, b)  # all but the composition is the same for both modules
   assert sampled[0].dry.all()
   for written in (sampled[0].operands, jax.tree.map(lambda x: x[:, 2:], sampled[0].values)):
     lengths = np.bincount(written.length.reshape(-1), minlength=t.width + 1)
@@ -79,7 +77,8 @@ def test_dry_problems_say_nothing_of_modules():
 
 
 def test_sampled_inputs_and_labels():
-  """Catches inputs of a wrong length or with a favourite letter, and draws that are tied to each other."""
+  """Catches inputs of a wrong length or with a favourite letter, and draws that are tied to each
+  other."""
   t, n = helpers.task(min_input=2, max_input=5, skills=('reverse',), routings=('previous',)), 20_000
   atom = jax.tree.map(
     lambda x: jax.numpy.asarray(x[0]), helpers.composition([[('previous', 'reverse')]], t, 1)
@@ -100,7 +99,7 @@ def test_sampled_inputs_and_labels():
   assert np.all(abs(np.corrcoef(drawn) - np.eye(7)) < 0.05)
 
 
-# Posterior ----------------------------------------------------------------------------------------------------
+# Posterior ----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -124,16 +123,15 @@ def posterior(problems, t, explicit, prior=None):
 
 
 def explaining(values, operand, result, t) -> np.ndarray:
-  """bool[R, S]: the pairs that make the result (through the operand, if given), by the reference."""
+  """bool[R, S]: the pairs that make the result (through the operand, if given), by the
+  reference."""
   a = helpers.letters(t.alphabet)
   out = np.zeros((t.n_routings, t.n_skills), bool)
-  for r, routing in enumerate(helpers.names(t.routing_inventory)):
+  for r, routing in enumerate(modules.names(t.routing_inventory)):
     routed = reference.route(routing, values, a, t.width)
-    for s, skill in enumerate(helpers.names(t.skill_inventory)):
-      out[r, s] = reference.SKILLS[skill](routed, a, t.width) == result and operand in (
-        None,
-        routed,
-      )
+    for s, skill in enumerate(modules.names(t.skill_inventory)):
+      made = reference.SKILLS[skill](routed, a, t.width)
+      out[r, s] = made == result and operand in (None, routed)
   return out
 
 
@@ -157,7 +155,8 @@ def true_problems(n, t=TASKS[0]):
 
 
 def corrupted(problems, t, seed=0):
-  """Every trace with one word (an operand or a result within the depth) replaced by a random other one."""
+  """Every trace with one word (an operand or a result within the depth) replaced by a random other
+  one."""
   rng = np.random.default_rng(seed)
   values, operands = (jax.tree.map(np.copy, x) for x in (problems.values, problems.operands))
   words = helpers.random_words(
@@ -173,12 +172,13 @@ def corrupted(problems, t, seed=0):
 @pytest.mark.parametrize('explicit', [True, False], ids=['explicit', 'compact'])
 @pytest.mark.parametrize('harm', [False, True], ids=['golden', 'corrupted'])
 def test_posterior_equals_brute_force(explicit, harm):
-  """Catches a posterior that is wrong in any entry: over all 240 pairs, on golden traces and on wrong ones, with a
-  prior that is not uniform (an ignored prior fails here too)."""
+  """Catches a posterior that is wrong in any entry: over all pairs, on golden traces and on wrong
+  ones, with a prior that is not uniform (an ignored prior fails here too)."""
   t = TASKS[0]
   problems = true_problems(60)
   problems = corrupted(problems, t) if harm else problems
-  prior = np.random.default_rng(0).dirichlet(np.ones(240)).reshape(10, 24).astype(np.float32)
+  prior = np.random.default_rng(0).dirichlet(np.ones(t.n_routings * t.n_skills))
+  prior = prior.reshape(t.n_routings, t.n_skills).astype(np.float32)
   got, want = posterior(problems, t, explicit, prior), brute_force(problems, t, explicit, prior)
   np.testing.assert_allclose(got.selection, want, rtol=1e-5, atol=1e-7)
   np.testing.assert_array_equal(got.explained, want.sum((2, 3)) > 0)
@@ -190,7 +190,8 @@ def test_posterior_equals_brute_force(explicit, harm):
 
 @pytest.mark.parametrize('explicit', [True, False], ids=['explicit', 'compact'])
 def test_posterior_holds_the_truth_and_sums_to_one(explicit):
-  """Catches a posterior that rules out what was selected, is not normalised, or has mass beyond the depth."""
+  """Catches a posterior that rules out what was selected, is not normalised, or has mass beyond the
+  depth."""
   t = TASKS[0]
   problems = true_problems(2000)
   got = posterior(problems, t, explicit)
@@ -224,7 +225,8 @@ def test_explicit_posterior_is_never_wider():
 
 
 def test_corrupted_traces_are_unexplained():
-  """Catches a posterior that explains what no module makes: a lengthened result, an operand from elsewhere."""
+  """Catches a posterior that explains what no module makes: a lengthened result, an operand from
+  elsewhere."""
   t = TASKS[0]
   rows = [reference.Problem((('previous', 'successor'), ('previous', 'reverse')), ('abc', 'bde'))]
   problems = helpers.make_problems(rows, t)
@@ -245,14 +247,13 @@ def test_corrupted_traces_are_unexplained():
 
 
 def test_prior_rules_out():
-  """Catches a prior that is used as a weight only where it is not zero: what it excludes explains nothing."""
+  """Catches a prior that is used as a weight only where it is not zero: what it excludes explains
+  nothing."""
   t = TASKS[0]
   problems = true_problems(200)
-  only_reverse = np.zeros((10, 24), np.float32)
-  only_reverse[:, helpers.names(t.skill_inventory).index('reverse')] = 0.1
+  only_reverse = np.zeros((t.n_routings, t.n_skills), np.float32)
+  only_reverse[:, modules.names(t.skill_inventory).index('reverse')] = 0.1
   got = posterior(problems, t, True, only_reverse)
   assert np.all((got.selection > 0).any((0, 1, 2)) == (only_reverse.sum(0) > 0))
-  assert (
-    np.isfinite(got.selection).all()
-    and 0 < got.explained.sum() < problems.composition.depth.sum() / 2
-  )
+  assert np.isfinite(got.selection).all()
+  assert 0 < got.explained.sum() < problems.composition.depth.sum() / 2

@@ -62,8 +62,7 @@ def traced_stage(name: str):
   n = len(config.all_seeds)  # side by side
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
-    supports = run.build_supports(config)
-    stage = stages.build(stage_name, config, base, supports, pathlib.Path('nowhere'), n)
+    stage = stages.build(stage_name, config, base, pathlib.Path('nowhere'), n)
 
   def arguments():
     params = stages.initial_params(stage.setup, config.all_seeds)

@@ -1,4 +1,5 @@
-"""Problem -> tokens: equal to the reference's, within the widths, and showing nothing that they should not."""
+"""Problem -> tokens: equal to the reference's, within the widths, and showing nothing that they
+should not."""
 
 import functools
 import re
@@ -32,27 +33,28 @@ def text(ids, t) -> str:
 
 @in_both_forms
 def test_equals_reference(form):
-  """Catches any wrong token: a module offset, labels that do not wrap, an operand in a compact trace, padding on the
-  wrong side, `end` or a length forgotten; for all depths and starting labels."""
+  """Catches any wrong token: a module offset, labels that do not wrap, an operand in a compact
+  trace, padding on the wrong side, `end` or a length forgotten; for all depths and starting
+  labels."""
   t = TASKS[form]
   rows, want = helpers.random_problems(t, 1500, longest=t.max_input), helpers.reference_task(t)
   assert {p.first_label for p in rows} == set(range(10))
   got = rendered(rows, t)
-  assert got.prompt.shape == (1500, t.prompt_width(6)) and got.trace.shape == (
-    1500,
-    t.trace_width(6),
-  )
+  assert got.prompt.shape == (1500, t.prompt_width(6))
+  assert got.trace.shape == (1500, t.trace_width(6))
   for i, problem in enumerate(rows):
     prompt, trace = reference.prompt(problem, want), reference.trace(problem, want)
     padding = ['pad'] * (t.prompt_width(6) - len(prompt)), ['pad'] * (t.trace_width(6) - len(trace))
     assert helpers.token_names(got.prompt[i], t) == padding[0] + prompt
     assert helpers.token_names(got.trace[i], t) == trace + padding[1]
-    assert (got.prompt_length[i], got.trace_length[i], got.dry[i]) == (
-      len(prompt),
-      len(trace),
-      False,
-    )
+    assert got.prompt_length[i] == len(prompt) and got.trace_length[i] == len(trace)
+    assert not got.dry[i]
     assert trace[-1] == 'end' and trace.count('end') == 1
+
+
+def as_shown(ids, t) -> list[str]:
+  """The tokens, neighbouring letters written as one word."""
+  return re.sub(r'(?<=\b[a-h]) (?=[a-h]\b)', '', text(ids, t)).split()
 
 
 def test_docstring_example():
@@ -65,17 +67,15 @@ def test_docstring_example():
   for form in ('explicit', 'compact'):
     t = TASKS[form]
     got = rendered([problem], t)
-    as_shown = lambda ids, n: re.sub(r'(?<=\b[a-h]) (?=[a-h]\b)', '', text(ids[:n], t)).split()
-    assert (
-      as_shown(np.roll(got.prompt[0], got.prompt_length[0]), got.prompt_length[0])
-      == shown['prompt']
-    )
-    assert as_shown(got.trace[0], got.trace_length[0]) == shown[form]
+    prompt = np.roll(got.prompt[0], got.prompt_length[0])[: got.prompt_length[0]]
+    assert as_shown(prompt, t) == shown['prompt']
+    assert as_shown(got.trace[0, : got.trace_length[0]], t) == shown[form]
 
 
 @in_both_forms
 def test_widths_are_exact(form):
-  """Catches a width that the longest problem exceeds (its tokens would be cut) or that wastes columns."""
+  """Catches a width that the longest problem exceeds (its tokens would be cut) or that wastes
+  columns."""
   t = TASKS[form]
   steps = (('merge', 'successor'), ('interleave', 'reverse'), ('previous', 'append_next')) * 2
   longest = reference.Problem(steps, ('abcdef', 'ghabcd'), first_label=9)
@@ -98,7 +98,8 @@ def test_lengths_never_exceed_the_widths(form):
 
 
 def test_a_prompt_does_not_depend_on_the_depth_cap():
-  """Catches columns that shift with the cap: with more room there is more padding and nothing else."""
+  """Catches columns that shift with the cap: with more room there is more padding and nothing
+  else."""
   t = TASKS['explicit']
   rows = [p for p in helpers.random_problems(t, 200) if len(p.steps) <= 3]
   wide, narrow = rendered(rows, t, 6), rendered(rows, t, 3)
@@ -108,12 +109,14 @@ def test_a_prompt_does_not_depend_on_the_depth_cap():
 
 
 def test_a_prompt_reveals_no_definition():
-  """Catches a result that leaks into the prompt: it is a function of inputs, names and label alone."""
+  """Catches a result that leaks into the prompt: it is a function of inputs, names and label
+  alone."""
   t = TASKS['explicit']
   problems = helpers.make_problems(helpers.random_problems(t, 300), t)
-  shuffled = lambda s, keep: jax.tree.map(
-    lambda x: np.concatenate([x[:, :keep], x[::-1, keep:]], axis=1), s
-  )
+
+  def shuffled(s, keep):
+    return jax.tree.map(lambda x: np.concatenate([x[:, :keep], x[::-1, keep:]], axis=1), s)
+
   other = problems._replace(
     values=shuffled(problems.values, 2),
     operands=shuffled(problems.operands, 0),
@@ -130,8 +133,8 @@ def test_token_names_are_distinct():
   t = helpers.task(
     alphabet=6, n_labels=7, skills=('fork', 'reverse'), routings=('merge', 'previous', 'greater')
   )
-  assert t.token_names() == (*'abcdef', *'ABCDEFG', 'merge', 'previous', 'greater', 'fork', 'reverse',
-                             'solve', '=', 'end', 'pad')  # fmt: skip
+  named = ('merge', 'previous', 'greater', 'fork', 'reverse', 'solve', '=', 'end', 'pad')
+  assert t.token_names() == (*'abcdef', *'ABCDEFG', *named)
   assert len(t.token_names()) == t.vocab_size == len(set(t.token_names()))
   ids = (t.label_0, t.routing_0, t.skill_0, t.solve, t.equals, t.end, t.pad)
   assert helpers.token_names(ids, t) == ['A', 'merge', 'fork', 'solve', '=', 'end', 'pad']

@@ -1,4 +1,4 @@
-"""Sampling: from the model's own distribution, with the log-probabilities that teacher forcing gives, row by row."""
+"""Sampling: from the model's distribution, with the log-probabilities of teacher forcing."""
 
 import functools
 
@@ -20,29 +20,26 @@ def prompts() -> np.ndarray:
   return models.pad_left(models.random_tokens(ROWS, PROMPT), 3 + np.arange(ROWS) % 4)
 
 
+def sampler(model, temperature=1.0, n_tokens=TOKENS, scan_length=4):
+  """(params, prompts, key, row_id) -> Rollout, not compiled."""
+  return functools.partial(
+    rollout, model, n_tokens=n_tokens, end=END, temperature=temperature, scan_length=scan_length
+  )
+
+
 @functools.cache
-def _rollout(segment):
-  return quick_jit(
-    lambda params, prompts, key, row_id, temperature: rollout(
-      MODEL,
-      params,
-      prompts,
-      key,
-      row_id,
-      n_tokens=TOKENS,
-      end=END,
-      temperature=temperature,
-      segment=segment,
-    )
-  )
+def _compiled(scan_length):
+  def run(params, prompts, key, row_id, temperature):
+    return sampler(MODEL, temperature, scan_length=scan_length)(params, prompts, key, row_id)
+
+  return quick_jit(run)
 
 
-def sample(prompts, row_id=np.arange(ROWS), seed=0, temperature=1.0, segment=4):
-  """As numpy. All calls share one program: the temperature is traced. (4 does not divide the 10 tokens.)"""
-  key = jax.random.key(seed)
-  return jax.device_get(
-    _rollout(segment)(models.params(MODEL), prompts, key, row_id, jnp.float32(temperature))
-  )
+def sample(prompts, row_id=None, seed=0, temperature=1.0, scan_length=4):
+  """As numpy. One program a scan length: the temperature is traced. (4 does not divide TOKENS.)"""
+  row_id = np.arange(ROWS) if row_id is None else row_id
+  run, key = _compiled(scan_length), jax.random.key(seed)
+  return jax.device_get(run(models.params(MODEL), prompts, key, row_id, jnp.float32(temperature)))
 
 
 @functools.cache
@@ -59,67 +56,57 @@ def log_softmax(logits):
   return np.asarray(jax.nn.log_softmax(logits))
 
 
-# What is sampled ----------------------------------------------------------------------------------------------
+# What is sampled ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.7])
 def test_log_probs_equal_teacher_forced_ones(temperature):
-  """Catches log-probabilities of another distribution than the tempered one that was sampled, or of other columns
-  than learning evaluates them at, for every token, those that stand for padding included."""
+  """Catches log-probabilities of another distribution than the tempered one that was sampled.
+
+  Also catches other columns than learning evaluates. Every token is compared, `pad` included.
+  """
   got = sample(prompts(), temperature=temperature)
   log_probs = log_softmax(teacher_forced_logits(prompts(), got) / temperature)
   want = np.take_along_axis(log_probs, got.tokens[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
-  assert (
-    np.any(got.tokens[got.mask] == PAD)
-    and np.any(got.tokens[got.mask] == END)
-    and np.any(got.mask[:, -1])
-  )
+  drawn = got.tokens[got.mask]
+  assert np.any(drawn == PAD) and np.any(drawn == END) and np.any(got.mask[:, -1])
   assert np.max(np.abs(got.log_probs[got.mask] + np.log(VOCAB))) > 0.5
 
 
 def test_greedy_takes_the_most_probable_token():
-  """Catches noise, or a division by zero, at temperature 0; log-probabilities are those at temperature 1."""
+  """Catches noise, or a division by zero, at temperature 0.
+
+  Log-probabilities are those at temperature 1.
+  """
   got = sample(prompts(), temperature=0.0)
   logits = teacher_forced_logits(prompts(), got)
   np.testing.assert_array_equal(got.tokens[got.mask], np.argmax(logits, axis=-1)[got.mask])
-  np.testing.assert_allclose(
-    got.log_probs[got.mask], np.max(log_softmax(logits), axis=-1)[got.mask], atol=1e-4
-  )
+  want = np.max(log_softmax(logits), axis=-1)
+  np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
   other_seed = sample(prompts(), temperature=0.0, seed=1)
   np.testing.assert_array_equal(got.tokens, other_seed.tokens)
 
 
 def test_sampling_follows_softmax():
-  """Catches a temperature on the wrong side, noise that is not Gumbel, and noise that rows or columns share: a
-  chi-square test of the first two tokens of many rows against softmax(logits / 0.7)."""
+  """Catches a temperature on the wrong side, and noise that is not Gumbel or that rows share.
+
+  A chi-square test of the first two tokens of many rows against softmax(logits / 0.7).
+  """
   n, temperature = 20_000, 0.7
-  prompt = prompts()[:1]
-  params = models.params(MODEL)
+  prompt, params = prompts()[:1], models.params(MODEL)
 
   @quick_jit
   def draw(key):
-    rows = jnp.tile(prompt, (n, 1))
-    return rollout(
-      MODEL,
-      params,
-      rows,
-      key,
-      jnp.arange(n),
-      n_tokens=2,
-      end=END,
-      temperature=temperature,
-      segment=2,
-    ).tokens
+    sample_two = sampler(MODEL, temperature, n_tokens=2, scan_length=2)
+    return sample_two(params, jnp.tile(prompt, (n, 1)), key, jnp.arange(n)).tokens
 
   first_two = np.concatenate([np.tile(prompt, (VOCAB, 1)), np.arange(VOCAB)[:, None]], axis=1)
-  log_probs = log_softmax(
-    quick_jit(lambda t: MODEL.apply(params, t, start=PROMPT - 1))(first_two) / temperature
-  )
+  logits = quick_jit(lambda tokens: MODEL.apply(params, tokens, start=PROMPT - 1))(first_two)
+  log_probs = log_softmax(logits / temperature)
   joint = np.exp(log_probs[0, 0, :, None] + log_probs[:, 1])
-  joint[END] = np.where(
-    np.arange(VOCAB) == PAD, np.sum(joint[END]), 0.0
-  )  # after `end` all is padding
+  # All that follows `end` is padding.
+  joint[END] = np.where(np.arange(VOCAB) == PAD, np.sum(joint[END]), 0.0)
   tokens = np.asarray(draw(jax.random.key(0)))
   seen = np.zeros((VOCAB, VOCAB))
   np.add.at(seen, tuple(tokens.T), 1)
@@ -132,12 +119,14 @@ def test_sampling_follows_softmax():
   assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
 
 
-# Rows ---------------------------------------------------------------------------------------------------------
+# Rows ---------------------------------------------------------------------------------------------
 
 
 def test_rows_do_not_depend_on_their_batch():
-  """Catches randomness by place in the batch: the same row id, prompt and key give the same tokens in another place
-  among other rows."""
+  """Catches randomness by place in the batch.
+
+  The same row id, prompt and key give the same tokens in another place among other rows.
+  """
   before = sample(prompts())
   others = models.random_tokens(ROWS, PROMPT, seed=5)
   place = np.arange(ROWS)[::-1]
@@ -169,27 +158,28 @@ def test_columns_do_not_share_their_noise():
   assert all(len(set(row[:4])) > 1 for row in got.tokens[long])
 
 
-# The end ------------------------------------------------------------------------------------------------------
+# The end ------------------------------------------------------------------------------------------
 
 
 def test_after_the_end():
-  """Catches a mask that leaves the end token out (it would never be learnt), and tokens or log-probabilities of
-  columns that follow it."""
+  """Catches a mask without the end token, which would then never be learnt.
+
+  Also catches tokens or log-probabilities after it.
+  """
   got = sample(prompts())
   ended = np.any(got.tokens == END, axis=1)
   assert np.any(ended) and not np.all(ended)
   for tokens, log_probs, mask in zip(got.tokens, got.log_probs, got.mask):
     n = list(tokens).index(END) + 1 if END in tokens else TOKENS
     np.testing.assert_array_equal(mask, np.arange(TOKENS) < n)
-    assert (
-      np.all(tokens[n:] == PAD) and np.all(log_probs[n:] == 0.0) and np.all(log_probs[:n] < 0.0)
-    )
+    assert np.all(tokens[n:] == PAD)
+    assert np.all(log_probs[n:] == 0.0) and np.all(log_probs[:n] < 0.0)
 
 
-@pytest.mark.parametrize('segment', [1, 16])
-def test_segments_do_not_show(segment):
-  """Catches a segment that is written to the wrong columns, or columns beyond the last token."""
-  want, got = sample(prompts()), sample(prompts(), segment=segment)
+@pytest.mark.parametrize('scan_length', [1, 16])
+def test_scans_do_not_show(scan_length):
+  """Catches a scan whose tokens go to the wrong columns, and columns beyond the last token."""
+  want, got = sample(prompts()), sample(prompts(), scan_length=scan_length)
   assert got.tokens.shape == (ROWS, TOKENS)
   np.testing.assert_array_equal(got.tokens, want.tokens)
   np.testing.assert_array_equal(got.mask, want.mask)
@@ -197,18 +187,20 @@ def test_segments_do_not_show(segment):
 
 
 def test_samples_of_a_prompt_share_its_prefill():
-  """Catches samples that get another prompt's cache: three samples of a prompt are those of the prompt written three times."""
+  """Catches samples that get another prompt's cache.
+
+  Three samples of a prompt are those of the prompt written three times.
+  """
   once, ids = prompts()[:4], jnp.arange(12)
-  run = lambda p: quick_jit(lambda: rollout(
-      MODEL, models.params(MODEL), p, jax.random.key(0), ids, n_tokens=TOKENS, end=END, temperature=1.0
-  ))()  # fmt: skip
-  got, want = run(once), run(np.repeat(once, 3, axis=0))
+  run = quick_jit(sampler(MODEL))
+  got = run(models.params(MODEL), once, jax.random.key(0), ids)
+  want = run(models.params(MODEL), np.repeat(once, 3, axis=0), jax.random.key(0), ids)
   np.testing.assert_array_equal(got.tokens, want.tokens)
   assert len({row.tobytes() for row in np.asarray(got.tokens)}) > 4
 
 
 class EndsOnTime(Model):
-  """Row i's token number ends_at[i] is `end` for certain, and no token before; it counts the decode steps it runs."""
+  """Row i's token number ends_at[i] is `end`, and no token before it; decode steps are counted."""
 
   count = 0
 
@@ -233,22 +225,17 @@ class EndsOnTime(Model):
 
 
 def test_stops_when_all_rows_have_ended():
-  """Catches a rollout that always runs to its last column, and one that stops before the slowest row has ended: it
-  runs as many segments of 4 columns as the longest row needs."""
+  """Catches a rollout that always runs to its last column, or stops before the slowest row ends.
+
+  It runs as many scans of 4 columns as the longest row needs.
+  """
   m = EndsOnTime(MODEL.config, VOCAB, MODEL.n_content, MODEL.n_indices, PAD)
-  run = quick_jit(
-    lambda ends_at: rollout(
-      m,
-      {'model': models.params(MODEL), 'ends_at': ends_at},
-      prompts()[:4],
-      jax.random.key(0),
-      jnp.arange(4),
-      n_tokens=24,
-      end=END,
-      temperature=1.0,
-      segment=4,
-    )  # fmt: skip
-  )
+
+  @quick_jit
+  def run(ends_at):
+    params = {'model': models.params(MODEL), 'ends_at': ends_at}
+    return sampler(m, n_tokens=24)(params, prompts()[:4], jax.random.key(0), jnp.arange(4))
+
   cases = (
     ([0, 0, 0, 0], 1),
     ([3, 0, 1, 2], 1),
@@ -256,31 +243,27 @@ def test_stops_when_all_rows_have_ended():
     ([0, 9, 5, 0], 3),
     ([23, 0, 0, 0], 6),
   )
-  for ends_at, segments in cases:
+  for ends_at, n_scans in cases:
     EndsOnTime.count = 0
     got = run(jnp.asarray(ends_at))
     jax.effects_barrier()
     np.testing.assert_array_equal(np.argmax(got.tokens == END, axis=1), ends_at)
     np.testing.assert_array_equal(np.sum(got.mask, axis=1), 1 + np.array(ends_at))
-    assert 4 * (segments - 1) < EndsOnTime.count <= 4 * segments
-    assert got.decoded.tolist() == [4 * segments] * 4
+    assert 4 * (n_scans - 1) < EndsOnTime.count <= 4 * n_scans
+    assert got.decoded.tolist() == [4 * n_scans] * 4
 
 
 def test_vmap_over_seeds():
-  """Catches a stop that one seed's rows cause for all: under vmap each seed's rows are those of that seed alone."""
+  """Catches a stop that one seed's rows cause for all.
+
+  Under vmap each seed's rows are those of that seed alone.
+  """
   params = [models.params(MODEL, seed) for seed in (0, 1)]
   keys = jax.random.split(jax.random.key(0))
-  run = lambda p, key: rollout(
-    MODEL,
-    p,
-    prompts()[:2],
-    key,
-    jnp.arange(2),
-    n_tokens=TOKENS,
-    end=END,
-    temperature=1.0,
-    segment=2,
-  )
+
+  def run(params, key):
+    return sampler(MODEL, scan_length=2)(params, prompts()[:2], key, jnp.arange(2))
+
   together = quick_jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *params), keys)
   alone = quick_jit(run)
   assert not np.all(np.asarray(together.mask[0]) == np.asarray(together.mask[1]))

@@ -92,7 +92,7 @@ def test_leaks_are_refused(tmp_path, where):
 
 def test_supports_too_small_for_what_is_asked(tmp_path):
   """K compositions of a support that has fewer, filled up with repetitions."""
-  message = 'supports.sft: 50000 compositions of depth 1 wanted, 12 found'
+  message = 'supports.sft: at least 50000 compositions of depth 1 wanted, 12 found'
   with pytest.raises(ConfigError, match=message):
     compgen_jax.run(tiny(supports__sft__compositions=100_000), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()

@@ -1,58 +1,67 @@
 """Problems and traces as a person reads them."""
 
+import subprocess
+import sys
+
+import pytest
+
 from compgen_jax import show
-from compgen_jax.config import from_config_dict
+from compgen_jax.config import ConfigError, from_config_dict
 from tests.experiments import tiny
 
-TASK = from_config_dict(tiny()).task
-NAMES = TASK.token_names()
-GOLDEN = 'C merge reverse a b c C c b a D previous successor c b a D d c b = d c b end'
+PROBLEM = 'bca dd: earlier reverse, merge successor'
+TITLES = [
+  'atoms, depth 1', 'seen, depth 1', 'seen, depth 2', 'unseen, depth 2', 'deeper, depth 3',
+]  # fmt: skip
 
 
-def _tokens(text):
-  return [NAMES.index(word) for word in text.split()]
+def test_problems_of_every_split():
+  """A split or depth left out, or fewer problems than asked for."""
+  lines = show.show(from_config_dict(tiny()), n=2).splitlines()
+  assert [line[4:] for line in lines if line.startswith('---')] == TITLES
+  assert sum(line.startswith('solve ') for line in lines) == 2 * len(TITLES)
 
 
-def test_letters_run_together_and_modules_are_words():
-  """Output in token ids, or letters and labels run into one another."""
-  assert (
-    show.spell(_tokens(GOLDEN), TASK)
-    == 'C merge reverse abc C cba D previous successor cba D dcb = dcb end'
-  )
+def test_a_model_beside_the_golden_traces(sft_run):
+  """Golden traces passed off as the model's, or a split that was not asked for."""
+  text = show.show(None, sft_run, arm='sft', split='unseen', n=2)
+  lines = text.splitlines()
+  assert [line for line in lines if line.startswith('---')] == ['--- unseen, depth 2']
+  assert sum(line.startswith('solve ') for line in lines) == 2
+  assert sum(line.startswith('    answer ') for line in lines) == 2
+  assert text.count('<-- first wrong step') == 2  # after 12 updates nothing is right yet
 
 
-def test_a_right_trace_has_no_mark():
-  """A mark on a step that is right."""
-  text = show.compare(_tokens(GOLDEN), _tokens(GOLDEN), TASK)
-  assert 'wrong' not in text and len(text.splitlines()) == 3
+def test_a_problem_given_by_hand(sft_run):
+  """Another problem than the one given, or the golden trace where the model's was asked for."""
+  golden = show.show(from_config_dict(tiny()), problem=PROBLEM)
+  assert golden.splitlines() == [
+    'solve A bca B dd C earlier reverse D merge successor =',
+    '    C earlier reverse bca C acb',
+    '    D merge successor acbdd D bdcee',
+    '    = bdcee end',
+  ]
+  assert show.show(None, sft_run, problem=PROBLEM) == golden
+  written = show.show(None, sft_run, arm='sft', n=2, temperature=1.0, problem=PROBLEM)
+  assert written.count('    answer ') == 2 and written.startswith(golden.splitlines()[0])
 
 
-def test_the_first_wrong_step_is_marked_once():
-  """The mark at a later step, on each wrong step, or at none."""
-  said = GOLDEN.replace('successor c b a D d c b = d c b', 'successor c b a D d c c = d c c')
-  lines = show.compare(_tokens(said), _tokens(GOLDEN), TASK).splitlines()
-  assert [i for i, line in enumerate(lines) if 'first wrong step' in line] == [1]
-  assert (
-    lines[1].strip().startswith('x D previous')
-    and 'golden: D previous successor cba D dcb' in lines[2]
-  )
+@pytest.mark.parametrize('asked, message', [
+  (dict(split='nope'), "split='nope': legal is atoms | deeper | seen | unseen"),
+  (dict(arm='nope'), "arm='nope': legal is"),
+  (dict(arm='sft'), '--arm needs the --workdir of a run'),
+  (dict(problem='bca dd: earlier nope'), "skill 'nope': legal is"),
+])  # fmt: skip
+def test_mistakes_are_one_line(asked, message):
+  """A traceback, or a mistake that is accepted."""
+  with pytest.raises(ConfigError) as error:
+    show.show(from_config_dict(tiny()), **asked)
+  assert message in str(error.value) and '\n' not in str(error.value)
 
 
-def test_garbage_and_missing_steps_are_shown():
-  """A crash on what no golden trace has."""
-  assert 'golden' in show.compare([], _tokens(GOLDEN), TASK)
-  assert '<-1>' in show.compare([-1, 10**6], _tokens(GOLDEN), TASK)
-  assert '... and 38 more' in show.compare(_tokens('= ' * 40), _tokens('= a end'), TASK)
-
-
-def test_problems_of_every_split(capsys):
-  """A split or depth left out."""
-  text = show.show(from_config_dict(tiny()), None, None, None, 1, 0.0)
-  for title in (
-    'atoms, depth 1',
-    'seen, depth 1',
-    'seen, depth 2',
-    'unseen, depth 2',
-    'deeper, depth 3',
-  ):
-    assert f'--- {title}' in text
+def test_a_reader_that_stops_early(sft_run):
+  """`show | head -1` that ends in a traceback."""
+  command = f'{sys.executable} -m compgen_jax.show --workdir={sft_run} --n=200 | head -1'
+  result = subprocess.run(['bash', '-o', 'pipefail', '-c', command], capture_output=True, text=True)
+  assert result.stdout == '--- atoms, depth 1\n'
+  assert (result.returncode, result.stderr) == (0, '')

@@ -56,7 +56,11 @@ def one_by_one(tmp_path_factory):
   end)."""
   workdir = tmp_path_factory.mktemp('one_by_one')
   with pytest.MonkeyPatch.context() as patch:
-    _die_at(patch, stages, 'run', lambda stage, seeds, *_: stage.name == 'rl' and seeds == (0,))
+
+    def is_last(stage, replicates, *_):
+      return stage.name == 'rl' and [r.seed for r in replicates] == [0]
+
+    _die_at(patch, stages, 'run', is_last)
     with pytest.raises(KeyboardInterrupt):
       compgen_jax.run(tiny(**REPLICATES), workdir)
   before = trained_files(workdir, seed=0)

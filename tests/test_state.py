@@ -34,7 +34,7 @@ def test_randomness_of_an_update():
   """Catches two updates of a stage, or one update of two stages, with the same randomness."""
   start = create(GRADIENT_DESCENT, PARAMS)
   keys = [
-    Given(jax.random.key(seed), PARAMS).key_of(start._replace(step=jnp.int32(step)))
+    Given(jax.random.key(seed), PARAMS, {}).key_of(start._replace(step=jnp.int32(step)))
     for seed in (0, 1)
     for step in (0, 1)
   ]

@@ -1,20 +1,9 @@
-"""Statistics on literal numbers, beside the wrong value that a likely bug would give."""
+"""Intervals and pass@k on literal numbers."""
 
 import numpy as np
 import pytest
 
-from compgen_jax.statistics import pass_at_k, wilson
-
-
-def test_pass_at_k_is_unbiased():
-  """The biased any-of-k, or 1 - (1 - p)^k."""
-  # 1 - C(3,2) / C(4,2); the biased form gives 0.4375.
-  assert pass_at_k(np.array([1]), 4, 2) == pytest.approx(0.5)
-  assert pass_at_k(np.array([0, 4]), 4, 1) == pytest.approx(0.5)
-  assert pass_at_k(np.array([3]), 4, 2) == 1.0
-  rng = np.random.default_rng(0)
-  correct = rng.binomial(16, 0.1, size=20_000)
-  assert pass_at_k(correct, 16, 4) == pytest.approx(1 - 0.9**4, abs=5e-3)
+from compgen_jax.statistics import interval, pass_at_k, wilson
 
 
 def test_wilson_interval():
@@ -23,3 +12,49 @@ def test_wilson_interval():
   assert low == pytest.approx(0.0, abs=1e-9) and high == pytest.approx(0.0370, abs=1e-4)
   low, high = wilson(50, 100)
   assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+
+
+def test_no_trials_say_nothing():
+  """A division by zero, or certainty about what nobody tried."""
+  assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_interval_over_seeds_is_students():
+  """The normal quantile 1.96 where three seeds want 4.30, or the population's deviation."""
+  mean, low, high, over = interval(np.array([0.1, 0.2, 0.3]), np.zeros((3, 5)))
+  assert (mean, over) == (pytest.approx(0.2), 'seeds')
+  half = 4.3027 * 0.1 / np.sqrt(3)
+  assert high - mean == pytest.approx(half, rel=1e-4)
+  assert mean - low == pytest.approx(high - mean)
+
+
+def test_interval_over_problems_is_paired():
+  """Two independent intervals where the arms answered the same problems."""
+  a = np.array([[1.0, 1.0, 0.0, 0.0]])
+  mean, low, high, over = interval(np.mean(a - a, axis=1), a - a)
+  assert (mean, low, high, over) == (0.0, 0.0, 0.0, 'problems')
+
+
+def test_interval_over_problems_is_normal():
+  """Student's quantile, the population's deviation, or a value's deviation for that of the mean."""
+  items = np.array([[1.0, 1.0, 0.0, 0.0]])
+  mean, low, high, _ = interval(np.mean(items, axis=1), items)
+  half = 1.96 * np.sqrt(1 / 3) / 2
+  assert (mean, high - mean) == (0.5, pytest.approx(half, rel=1e-4))
+  assert mean - low == pytest.approx(high - mean)
+
+
+def test_one_problem_has_no_spread():
+  """An interval of no width, as if one problem settled it."""
+  assert interval(np.array([1.0]), np.array([[1.0]])) == (1.0, -np.inf, np.inf, 'problems')
+
+
+def test_pass_at_k_is_unbiased():
+  """The biased any-of-k, or 1 - (1 - p)^k."""
+  # 1 - C(3, 2) / C(4, 2); the biased form gives 0.4375.
+  assert pass_at_k(np.array([1]), 4, 2) == pytest.approx(0.5)
+  assert pass_at_k(np.array([0, 4]), 4, 1) == pytest.approx(0.5)
+  assert pass_at_k(np.array([3]), 4, 2) == 1.0
+  rng = np.random.default_rng(0)
+  correct_Q = rng.binomial(16, 0.1, size=20_000)
+  assert pass_at_k(correct_Q, 16, 4) == pytest.approx(1 - 0.9**4, abs=5e-3)

@@ -1,14 +1,16 @@
-"""The transformer: causal, blind to padding and to absolute position, and the same with and without its cache."""
+"""The transformer: causal, blind to padding and absolute position, the same with its cache."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from compgen_jax.model import kernels, transformer
-from compgen_jax.model.transformer import POSITIONS
+from compgen_jax.model import transformer
+from compgen_jax.model.modules import POSITIONS
 from tests import models
 from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
 
@@ -56,34 +58,37 @@ def _cached(m, n_prompt, capacity):
 
 
 def mixed_rows() -> np.ndarray:
-  """Rows whose prompts (the first half) have different lengths, 1 to 8, with padding among the later tokens too."""
+  """Rows whose prompts (the first half) have 1 to 8 tokens; padding among later tokens too."""
   tokens = models.random_tokens(ROWS, COLUMNS)
   tokens[:, : COLUMNS // 2] = models.pad_left(tokens[:, : COLUMNS // 2], 1 + np.arange(ROWS))
   tokens[2, 11] = tokens[3, 9:12] = tokens[4, 12:] = PAD
   return tokens
 
 
-# Causality ----------------------------------------------------------------------------------------------------
+# Causality ----------------------------------------------------------------------------------------
 
 
 @of_every_kind
 def test_causal_by_gradient(kind):
-  """Catches a mask, convolution or segment address that looks ahead, and one that can't look back far enough: the
-  gradient of column t's logits is exactly zero for the input of later columns and not zero for any other."""
+  """Catches a mask, convolution or address that looks ahead, or does not look back far enough.
+
+  The gradient of column t's logits is exactly zero for the input of later columns, and not zero for
+  any other.
+  """
   m = models.model(**kind | dict(tied=False))
   params = models.params(m)
-  tokens = np.array(
-    [3, 6, 0, 7, 2, 5, 8, 1, 9, 4], np.int32
-  )  # all different: a token's embedding is a column's input
+  # All different, so that a row of the embedding table is the input of one column.
+  tokens = np.array([3, 6, 0, 7, 2, 5, 8, 1, 9, 4], np.int32)
   table = params['ends']['token']
   probe = np.random.default_rng(0).standard_normal(VOCAB).astype(np.float32)
 
   @quick_jit
   def gradients(table):
-    ends = params['ends'] | {'token': table}
-    return jax.jacrev(lambda e: m.apply(params | {'ends': e}, tokens[None])[0] @ probe)(ends)[
-      'token'
-    ]
+    def probed(table):
+      ends = params['ends'] | {'token': table}
+      return m.apply(params | {'ends': ends}, tokens[None])[0] @ probe
+
+    return jax.jacrev(probed)(table)
 
   size = np.linalg.norm(np.asarray(gradients(table)), axis=-1)[:, tokens]
   later = np.triu(np.ones_like(size, bool), 1)
@@ -93,8 +98,11 @@ def test_causal_by_gradient(kind):
 
 @of_every_kind
 def test_causal_by_perturbation(kind):
-  """Catches a way to see the future that carries no gradient, such as an address: another token in column c leaves the
-  bits of all earlier logits alone and changes all logits from c on."""
+  """Catches a way to see the future that carries no gradient, such as an address.
+
+  Another token in column c leaves the bits of all earlier logits alone and changes all logits from
+  c on.
+  """
   m = models.model(**kind)
   tokens = np.tile(models.random_tokens(1, COLUMNS), (ROWS, 1))
   tokens[:, 0] = N_CONTENT
@@ -107,17 +115,19 @@ def test_causal_by_perturbation(kind):
     assert np.all(np.max(np.abs(got[row, column:] - got[0, column:]), axis=-1) > 1e-5)
 
 
-# Padding and position -----------------------------------------------------------------------------------------
+# Padding and position -----------------------------------------------------------------------------
 
 
 @of_every_kind
 def test_padding_on_the_left_is_invisible(kind):
-  """Catches padding that attention, the convolution or the addresses see, and any use of the absolute column: the same
-  tokens further to the right give the same logits."""
+  """Catches padding that attention, convolution or addresses see, and any use of absolute columns.
+
+  The same tokens further to the right give the same logits.
+  """
   m = models.model(**kind)
   n = COLUMNS - ROWS + 1
   content = models.random_tokens(1, n, seed=1)[0]
-  content[0] = N_CONTENT  # as every prompt, it starts with a token that heads a segment
+  content[0] = N_CONTENT  # as every prompt, it starts with a marker
   tokens = np.full((ROWS, COLUMNS), PAD, np.int32)
   for row in range(ROWS):
     tokens[row, row : row + n] = content
@@ -129,8 +139,11 @@ def test_padding_on_the_left_is_invisible(kind):
 
 @of_every_kind
 def test_order_matters(kind):
-  """Catches a convolution or positions that are not connected: in one layer, where the causal mask alone says nothing
-  of the order of earlier letters, two of them swapped change the last logits just where something else says it."""
+  """Catches a convolution or positions that are not connected.
+
+  In one block the causal mask alone says nothing of the order of earlier letters. So two of them
+  swapped change the last logits if and only if something else tells their order.
+  """
   m = models.model(**kind, n_layers=1)
   tokens = np.tile(models.random_tokens(1, COLUMNS, seed=2), (ROWS, 1))
   tokens[:, :4] = 7, 0, 1, 8
@@ -140,44 +153,61 @@ def test_order_matters(kind):
   assert (np.max(np.abs(got[1, -1] - got[0, -1])) > 1e-4) == told
 
 
-def test_segment_addresses():
-  """Catches an index off by one, one that is not cut, and a head other than the last token that is not content."""
+def test_addresses():
+  """Catches an index off by one or without its limit, and a marker that is not the last one."""
   m = models.model()
-  heads, indices = m._segments(jnp.asarray([
-      [6, 0, 1, 7, 8, 2, 3, 4],
-      [PAD, PAD, 9, 5, 5, 5, 5, 5],
-  ]))  # fmt: skip
-  assert heads.tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
+  tokens = jnp.asarray([[6, 0, 1, 7, 8, 2, 3, 4], [PAD, PAD, 9, 5, 5, 5, 5, 5]])
+  markers, indices = m.addresses(tokens)
+  assert markers.tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
   assert indices.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3, 4, N_INDICES - 1]]
 
 
-def test_segment_addresses_go_on_through_a_cache():
-  """Catches addresses that start anew in decoding: in pieces of any size they are those of the whole."""
+def test_addresses_in_packed_rows():
+  """Catches a marker, or an index, that comes from the document before."""
+  tokens = jnp.asarray([[6, 0, 1, 2, 7, 3, PAD, PAD]])
+  document = jnp.asarray([[1, 1, 2, 2, 2, 2, 0, 0]])
+  markers, indices = models.model().addresses(tokens, document)
+  assert markers.tolist() == [[6, 6, PAD, PAD, 7, 7, PAD, PAD]]
+  assert indices.tolist() == [[0, 1, 1, 2, 0, 1, 0, 0]]
+
+
+def test_addresses_go_on_through_a_cache():
+  """Catches addresses that start anew in decoding: in pieces of any size they are the whole's."""
   m = models.model()
   tokens = jnp.asarray(
     [[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]]
   )
-  whole_heads, whole_indices = m._segments(tokens)
+  whole_markers, whole_indices = m.addresses(tokens)
   for cuts in ([7], list(range(1, 14))):
-    heads, indices = [], []
-    last = ()
+    markers, indices, last = [], [], None
     for piece in jnp.split(tokens, cuts, axis=1):
-      h, i = m._segments(piece, *last)
-      last = h[:, -1], i[:, -1]
-      heads.append(h)
-      indices.append(i)
-    np.testing.assert_array_equal(jnp.concatenate(heads, axis=1), whole_heads)
+      piece_markers, piece_indices = m.addresses(piece, last=last)
+      last = piece_markers[:, -1], piece_indices[:, -1]
+      markers.append(piece_markers)
+      indices.append(piece_indices)
+    np.testing.assert_array_equal(jnp.concatenate(markers, axis=1), whole_markers)
     np.testing.assert_array_equal(jnp.concatenate(indices, axis=1), whole_indices)
 
 
-# The cache ----------------------------------------------------------------------------------------------------
+# The cache ----------------------------------------------------------------------------------------
 
 
 @of_every_kind
 def test_cached_logits_equal_uncached(kind):
-  """Catches everything that decoding can get wrong: the column it writes, the mask, the convolution's tail, addresses
-  and rotations after the prompt, padding in the cache; at every column, for prompts of different lengths."""
+  """Catches everything that decoding can get wrong, at every column, for prompts of any length.
+
+  That is: the column it writes, the mask, the convolution's tail, addresses and rotations after the
+  prompt, and padding in the cache.
+  """
   m = models.model(**kind)
+  tokens, n_prompt = mixed_rows(), COLUMNS // 2
+  got = _cached(m, n_prompt, COLUMNS)(models.params(m), tokens)
+  np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=1e-4)
+
+
+def test_cached_logits_equal_uncached_with_one_tap():
+  """Catches a convolution whose tail is empty, and which then reads nothing in decoding."""
+  m = models.model(conv_width=1)
   tokens, n_prompt = mixed_rows(), COLUMNS // 2
   got = _cached(m, n_prompt, COLUMNS)(models.params(m), tokens)
   np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=1e-4)
@@ -200,7 +230,7 @@ def test_cached_logits_equal_uncached_in_bfloat16(positions):
   np.testing.assert_allclose(got, logits_of(m, tokens)[:, n_prompt - 1 :], atol=3e-2)
 
 
-# Ways to compute the same thing -------------------------------------------------------------------------------
+# Ways to compute the same thing -------------------------------------------------------------------
 
 
 def test_start_gives_the_tail():
@@ -216,51 +246,58 @@ def test_start_gives_the_tail():
 def _value_and_gradient(remat, scan_layers):
   m = models.model(remat=remat, scan_layers=scan_layers, n_layers=3)
   tokens = mixed_rows()
-  loss = lambda p: -jnp.mean(jax.nn.log_softmax(m.apply(p, tokens))[..., 3])
+
+  def loss(params):
+    return -jnp.mean(jax.nn.log_softmax(m.apply(params, tokens))[..., 3])
+
   program = str(jax.make_jaxpr(jax.grad(loss))(models.params(m)))
   return quick_jit(jax.value_and_grad(loss))(models.params(models.model(n_layers=3))), program
 
 
 @pytest.mark.parametrize('remat,scan_layers', [(True, False), (False, True), (True, True)])
 def test_remat_and_scan_change_nothing(remat, scan_layers):
-  """Catches layers in another order or parameters mixed up under `scan_layers`, values that recomputation changes, and
-  flags that nothing reads (the programs must differ as the flags say)."""
+  """Catches blocks in another order under `scan_layers`, and values that recomputation changes.
+
+  Also catches flags that nothing reads: the programs must differ as the flags say.
+  """
   (value, gradient), program = _value_and_gradient(remat, scan_layers)
   (plain_value, plain_gradient), plain_program = _value_and_gradient(False, False)
   assert ('remat' in program, 'scan[' in program) == (remat, scan_layers)
   assert ('remat' in plain_program, 'scan[' in plain_program) == (False, False)
   np.testing.assert_allclose(value, plain_value, rtol=1e-5)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), gradient, plain_gradient
-  )
+  for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(plain_gradient), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
   assert all(np.max(np.abs(leaf)) > 1e-5 for leaf in jax.tree.leaves(plain_gradient))
 
 
-@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (2, 1, 3, 4)])
-def test_matmul_gradient_is_the_default_one(shape):
-  """Catches a custom rule with an axis summed wrongly or a product transposed."""
-  rng = np.random.default_rng(0)
-  x, w, dy = (
-    jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (shape, (4, 5), (*shape[:-1], 5))
-  )
-  got, pull = jax.vjp(kernels.matmul, x, w)
-  want, default_pull = jax.vjp(lambda x, w: x @ w, x, w)
-  np.testing.assert_allclose(got, want, rtol=1e-6)
-  for a, b in zip(pull(dy), default_pull(dy)):
-    assert a.shape == b.shape and a.dtype == b.dtype
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+def test_attended():
+  """Catches chunks that overlap or leave a query out, and keys beyond a chunk's last query.
+
+  The numbers are those of the attention that runs: the shapes of its biases.
+  """
+  chunks = {0: [(16, 16)], 100: [(16, 16)], 8: [(8, 8), (8, 16)], 5: [(6, 6), (6, 12), (4, 16)]}
+  for chunk, want in chunks.items():
+    m = dataclasses.replace(models.model(), chunk=chunk)
+    assert m.attended(COLUMNS) == want
+    biases = m._layout(jnp.ones((1, COLUMNS), jnp.int32)).biases
+    assert [bias.shape[1:] for bias in biases] == want
 
 
-# Parameters and precision -------------------------------------------------------------------------------------
+# Parameters and precision -------------------------------------------------------------------------
 
 
 def test_bfloat16_is_of_activations_only():
   """Catches parameters, gradients or logits in bfloat16, and a dtype that nothing reads."""
   m = models.model(dtype='bfloat16')
   params, tokens = models.params(m), mixed_rows()
-  dtypes = lambda tree: {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
+
+  def dtypes(tree):
+    return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
+
+  def loss(params):
+    return jnp.mean(m.apply(params, tokens) ** 2)
+
   assert dtypes(jax.eval_shape(m.init_params, jax.random.key(0))) == {'float32'}
-  loss = lambda p: jnp.mean(m.apply(p, tokens) ** 2)
   assert dtypes(jax.eval_shape(jax.grad(loss), params)) == {'float32'}
   half, full = logits_of(m, tokens), logits_of(models.model(), tokens)
   assert half.dtype == np.float32
@@ -269,7 +306,7 @@ def test_bfloat16_is_of_activations_only():
 
 
 def test_fresh_parameters():
-  """Catches layers that start alike, a key that is not used, embeddings or matrices of the wrong size at the start."""
+  """Catches blocks that start alike, an unused key, and embeddings or matrices of a wrong scale."""
   m = models.model(d_model=32, d_ff=64)
   a, b = (quick_jit(m.init_params)(jax.random.key(seed)) for seed in (0, 1))
   assert a['blocks']['qkv'].shape == (2, 32, 96)
@@ -284,3 +321,27 @@ def test_fresh_parameters():
       assert np.max(np.abs(leaf_a[0] - leaf_a[1])) > 0.1
     fan_in = leaf_a.shape[-2] if path[0].key == 'blocks' or path[-1].key == 'out' else 1
     assert np.std(leaf_a) == pytest.approx(fan_in**-0.5, rel=0.15)
+
+
+def _names(is_one, tree):
+  """The last key of each leaf that `is_one` accepts."""
+  leaves = jax.tree.leaves_with_path(tree)
+  return sorted(path[-1].key for path, leaf in leaves if is_one(path, leaf))
+
+
+def test_block_leaves_and_matrices():
+  """Catches a convolution, scale or embedding table among the matrices, or a matrix left out."""
+  params = models.params(models.model())
+  matrices = ['attention_out', 'ff_in', 'ff_out', 'qkv']
+  assert _names(transformer.is_matrix, params) == matrices
+  found = _names(lambda path, leaf: transformer.is_block_leaf(path), params)
+  assert found == sorted([*matrices, 'conv', 'scale', 'scale'])
+
+
+def test_block_leaves_of_optimizer_state():
+  """Catches moments that are not found where the parameters lie deeper in a tree."""
+  params = models.params(models.model())
+  state = (params, optax.adam(1e-3).init(params))
+  paths = [path for path, _ in jax.tree.leaves_with_path(state)]
+  n_found = sum(transformer.is_block_leaf(path) for path in paths)
+  assert n_found == 3 * len(jax.tree.leaves(params['blocks']))

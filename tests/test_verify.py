@@ -33,22 +33,24 @@ def columns(traces, t) -> np.ndarray:
   return out
 
 
-# By hand ------------------------------------------------------------------------------------------------------
+# By hand ------------------------------------------------------------------------------------------
 
 STEPS = (('earlier', 'reverse'), ('merge', 'successor'), ('bind_first', 'rotate_left'))
 EXAMPLE = reference.Problem(STEPS, ('bca', 'dd'))
-EXPLICIT = 'C earlier reverse bca C acb  D merge successor acbdd D bdcee  E bind_first rotate_left bbdcee E bdceeb'
-COMPACT = 'C earlier reverse C acb  D merge successor D bdcee  E bind_first rotate_left E bdceeb'
+STEP_1, STEP_2 = 'C earlier reverse bca C acb', 'D merge successor acbdd D bdcee'
+STEP_3 = 'E bind_first rotate_left bbdcee E bdceeb'
+EXPLICIT = f'{STEP_1} {STEP_2} {STEP_3}'
+COMPACT = 'C earlier reverse C acb D merge successor D bdcee E bind_first rotate_left E bdceeb'
 ANSWER = ' = bdceeb end'
 
 
 class Case(NamedTuple):
-  """What is wrong; the trace; answer, structure, strict ('+' or '-'); operand_ok and result_ok of the 3 steps."""
+  """A trace and what is wrong with it; '+' and '-' are what the verdicts must be."""
 
   name: str
   trace: str
-  verdict: str
-  operand_ok: str
+  verdict: str  # answer, structure, strict
+  operand_ok: str  # of the 3 steps
   result_ok: str
 
 
@@ -58,15 +60,18 @@ def changed(golden, old, new):
 
 
 E, NONE, ALL = EXPLICIT + ANSWER, '---', '+++'
+MALFORMED = '+--', NONE, NONE  # the right answer, but not the structure
+UNFINISHED = '---', NONE, NONE
 EXPLICIT_CASES = [
     Case('golden', E, '+++', ALL, ALL),
     Case('tokens after the end', E + ' C earlier = abc end end', '+++', ALL, ALL),
-    Case('wrong letter in an operand', changed(E, 'reverse bca', 'reverse bcb'), '++-', '-++', '-++'),
-    Case('wrong operand, skill right on it', changed(E, 'bca C acb', 'bcb C bcb'), '++-', '--+', '+++'),
+    Case('wrong letter in an operand', changed(E, 'e bca', 'e bcb'), '++-', '-++', '-++'),
+    Case('wrong operand, skill right', changed(E, 'bca C acb', 'bcb C bcb'), '++-', '--+', '+++'),
     Case('wrong letter in a result', changed(E, 'C acb', 'C acc'), '++-', '+-+', '-++'),
-    Case('wrong result, used as it is', changed(changed(E, 'C acb', 'C acc'), 'acbdd D bdcee', 'accdd D bddee'),
+    Case('wrong result, used as it is',
+         changed(changed(E, 'C acb', 'C acc'), 'acbdd D bdcee', 'accdd D bddee'),
          '++-', '++-', '-++'),
-    Case('wrong letter in the last result', changed(E, 'E bdceeb', 'E bdceea'), '++-', '+++', '++-'),
+    Case('wrong letter in the last result', changed(E, 'E bdceeb', 'E bdceea'), '++-', ALL, '++-'),
     Case('wrong letter in the answer', changed(E, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
     Case('letter too many in the answer', changed(E, '= bdceeb', '= bdceeba'), '-+-', ALL, ALL),
     Case('letter missing in the answer', changed(E, '= bdceeb', '= bdcee'), '-+-', ALL, ALL),
@@ -75,83 +80,80 @@ EXPLICIT_CASES = [
     Case('overlong result', changed(E, 'E bdceeb', 'E bdceebb'), '++-', '+++', '++-'),
     Case('empty operand', changed(E, 'reverse bca', 'reverse'), '++-', '-++', '-++'),
     Case('empty operand and result', changed(E, 'bca C acb', 'C'), '++-', '--+', '-++'),
-    Case('wrong skill', changed(E, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
-    Case('wrong routing', changed(E, 'C earlier', 'C previous'), '+--', NONE, NONE),
-    Case('routing and skill exchanged', changed(E, 'earlier reverse', 'reverse earlier'), '+--', NONE, NONE),
-    Case('missing step', changed(E, 'D merge successor acbdd D bdcee', ''), '+--', NONE, NONE),
-    Case('extra step', changed(E, ' =', ' F previous reverse bdceeb F beecdb ='), '+--', NONE, NONE),
-    Case('step written twice', changed(E, ' D merge', ' C earlier reverse bca C acb D merge'), '+--', NONE, NONE),
-    Case('swapped steps', 'D merge successor acbdd D bdcee  C earlier reverse bca C acb  ' + E[E.index('E bind') :],
-         '+--', NONE, NONE),
-    Case('wrong label', changed(E, 'D merge', 'F merge'), '+--', NONE, NONE),
-    Case('wrong label of a result', changed(E, 'D bdcee', 'C bdcee'), '+--', NONE, NONE),
-    Case('missing label of a result', changed(E, 'D bdcee', 'bdcee'), '+--', NONE, NONE),
-    Case('letter before the first label', 'a ' + E, '+--', NONE, NONE),
-    Case('letter after a label', changed(E, 'D merge', 'D a merge'), '+--', NONE, NONE),
-    Case('letter after a routing', changed(E, 'merge ', 'merge a '), '+--', NONE, NONE),
-    Case('head amid letters', changed(E, 'bbdcee', 'bbd pad cee'), '+--', NONE, NONE),
-    Case('no end', changed(E, ' end', ''), '---', NONE, NONE),
-    Case('end first', 'end ' + E, '---', NONE, NONE),
+    Case('wrong skill', changed(E, 'earlier reverse', 'earlier opposite'), *MALFORMED),
+    Case('wrong routing', changed(E, 'C earlier', 'C previous'), *MALFORMED),
+    Case('modules exchanged', changed(E, 'earlier reverse', 'reverse earlier'), *MALFORMED),
+    Case('missing step', changed(E, STEP_2, ''), *MALFORMED),
+    Case('extra step', changed(E, ' =', ' F previous reverse bdceeb F beecdb ='), *MALFORMED),
+    Case('step written twice', f'{STEP_1} {STEP_1} {STEP_2} {STEP_3} {ANSWER}', *MALFORMED),
+    Case('swapped steps', f'{STEP_2} {STEP_1} {STEP_3} {ANSWER}', *MALFORMED),
+    Case('wrong label', changed(E, 'D merge', 'F merge'), *MALFORMED),
+    Case('wrong label of a result', changed(E, 'D bdcee', 'C bdcee'), *MALFORMED),
+    Case('missing label of a result', changed(E, 'D bdcee', 'bdcee'), *MALFORMED),
+    Case('letter before the first label', 'a ' + E, *MALFORMED),
+    Case('letter after a label', changed(E, 'D merge', 'D a merge'), *MALFORMED),
+    Case('letter after a routing', changed(E, 'merge ', 'merge a '), *MALFORMED),
+    Case('marker amid letters', changed(E, 'bbdcee', 'bbd pad cee'), *MALFORMED),
+    Case('no end', changed(E, ' end', ''), *UNFINISHED),
+    Case('end first', 'end ' + E, *UNFINISHED),
     Case('end before the answer', changed(E, '=', '= end'), '-+-', ALL, ALL),
-    Case('no =', changed(E, ' =', ''), '---', NONE, NONE),
-    Case('two =, the last one right', changed(E, ' =', ' = aaa ='), '+--', NONE, NONE),
-    Case('two =, the first one right', changed(E, ' end', ' = end'), '---', NONE, NONE),
-    Case('head in the answer', changed(E, '= bdceeb', '= bdc A eeb'), '---', NONE, NONE),
-    Case('answer alone', '= bdceeb end', '+--', NONE, NONE),
-    Case('rubbish and then the answer', 'solve D D solve pad abc merge = = bdceeb end', '+--', NONE, NONE),
-    Case('nothing', '', '---', NONE, NONE),
-    Case('an end', 'end', '---', NONE, NONE),
+    Case('no =', changed(E, ' =', ''), *UNFINISHED),
+    Case('two =, the last one right', changed(E, ' =', ' = aaa ='), *MALFORMED),
+    Case('two =, the first one right', changed(E, ' end', ' = end'), *UNFINISHED),
+    Case('marker in the answer', changed(E, '= bdceeb', '= bdc A eeb'), *UNFINISHED),
+    Case('answer alone', '= bdceeb end', *MALFORMED),
+    Case('rubbish and then the answer', 'solve D D solve pad abc merge = = bdceeb end', *MALFORMED),
+    Case('nothing', '', *UNFINISHED),
+    Case('an end', 'end', *UNFINISHED),
     Case('the compact form', COMPACT + ANSWER, '++-', '---', '---'),
 ]  # fmt: skip
 
 C = COMPACT + ANSWER
+WRONG_USED = changed(changed(C, 'C acb', 'C acc'), 'D bdcee', 'D bddee')
 COMPACT_CASES = [
   Case('golden', C, '+++', ALL, ALL),
   Case('tokens after the end', C + ' = abc end', '+++', ALL, ALL),
   Case('wrong letter in a result', changed(C, 'C acb', 'C acc'), '++-', ALL, '--+'),
-  Case(
-    'wrong result, used as it is',
-    changed(changed(C, 'C acb', 'C acc'), 'D bdcee', 'D bddee'),
-    '++-',
-    ALL,
-    '-+-',
-  ),
+  Case('wrong result, used as it is', WRONG_USED, '++-', ALL, '-+-'),
   Case('wrong letter in the last result', changed(C, 'E bdceeb', 'E bdceea'), '++-', ALL, '++-'),
   Case('empty result', changed(C, 'E bdceeb', 'E'), '++-', ALL, '++-'),
   Case('wrong letter in the answer', changed(C, '= bdceeb', '= bdceea'), '-+-', ALL, ALL),
-  Case('wrong skill', changed(C, 'earlier reverse', 'earlier opposite'), '+--', NONE, NONE),
-  Case('missing step', changed(C, 'D merge successor D bdcee', ''), '+--', NONE, NONE),
-  Case('extra step', changed(C, ' =', ' F previous reverse F beecdb ='), '+--', NONE, NONE),
-  Case('wrong label', changed(C, 'D merge', 'F merge'), '+--', NONE, NONE),
-  Case(
-    'an operand that the form does not have',
-    changed(C, 'reverse C', 'reverse bca C'),
-    '+--',
-    NONE,
-    NONE,
-  ),
-  Case('no end', changed(C, ' end', ''), '---', NONE, NONE),
-  Case('two =, the last one right', changed(C, ' =', ' = aaa ='), '+--', NONE, NONE),
-  Case('the explicit form', E, '+--', NONE, NONE),
+  Case('wrong skill', changed(C, 'earlier reverse', 'earlier opposite'), *MALFORMED),
+  Case('missing step', changed(C, 'D merge successor D bdcee', ''), *MALFORMED),
+  Case('extra step', changed(C, ' =', ' F previous reverse F beecdb ='), *MALFORMED),
+  Case('wrong label', changed(C, 'D merge', 'F merge'), *MALFORMED),
+  Case('an operand, which the form lacks', changed(C, 'reverse C', 'reverse bca C'), *MALFORMED),
+  Case('no end', changed(C, ' end', ''), *UNFINISHED),
+  Case('two =, the last one right', changed(C, ' =', ' = aaa ='), *MALFORMED),
+  Case('the explicit form', E, *MALFORMED),
 ]
+
+
+def tokens_of(text) -> list[str]:
+  """The tokens of a trace that is written with its strings as words."""
+  tokens = []
+  for word in text.split():
+    tokens += list(word) if set(word) <= set('abcdefgh') else [word]
+  return tokens
+
+
+def signs(bits) -> str:
+  return ''.join('+' if bit else '-' for bit in bits)
 
 
 @pytest.mark.parametrize('form, cases', [('explicit', EXPLICIT_CASES), ('compact', COMPACT_CASES)])
 def test_by_hand(form, cases):
-  """Catches a verdict that is wrong for a kind of mistake: each is written out, with what each verdict must say."""
+  """Catches a verdict that is wrong for a kind of mistake: each is written out, with what each
+  verdict must say."""
   t = helpers.task(trace=form)
-  split = lambda text: [
-    token for word in text.split() for token in (word if set(word) <= set('abcdefgh') else [word])
-  ]
-  got = verdicts([EXAMPLE] * len(cases), columns([split(case.trace) for case in cases], t), t)
-  signs = lambda bits: ''.join('-+'[int(b)] for b in bits)
+  got = verdicts([EXAMPLE] * len(cases), columns([tokens_of(c.trace) for c in cases], t), t)
   for i, case in enumerate(cases):
     said = signs([got.answer[i], got.structure[i], got.strict[i]])
     assert (said, signs(got.operand_ok[i, :3]), signs(got.result_ok[i, :3])) == case[2:], case.name
     assert not np.any(got.operand_ok[i, 3:]) and not np.any(got.result_ok[i, 3:])
 
 
-# On any problem -----------------------------------------------------------------------------------------------
+# On any problem -----------------------------------------------------------------------------------
 
 
 @in_both_forms
@@ -167,7 +169,8 @@ def test_golden_traces_pass(form):
 
 
 def mutated(tokens, t, rng) -> list[str]:
-  """0 to 3 random edits: a token replaced, dropped, added, two exchanged, a stretch doubled; likely letters."""
+  """0 to 3 random edits: a token replaced, dropped, added, two exchanged, a stretch doubled; likely
+  letters."""
   tokens = list(tokens)
   names = list(t.token_names())
   for _ in range(rng.choice([0, 1, 1, 1, 1, 2, 3])):
@@ -191,6 +194,11 @@ def mutated(tokens, t, rng) -> list[str]:
   return tokens[:COLUMNS]
 
 
+def until_end(tokens) -> list[str] | None:
+  """The tokens up to the first `end`; None if there is none."""
+  return tokens[: tokens.index('end') + 1] if 'end' in tokens else None
+
+
 def assert_same(got, wanted, rows):
   """The package's verdicts equal the reference's."""
   for field in ('answer', 'structure', 'strict'):
@@ -199,16 +207,14 @@ def assert_same(got, wanted, rows):
     for i, (v, problem) in enumerate(zip(wanted, rows)):
       if v.proper:
         bits = getattr(got, field)[i].tolist()
-        assert bits == list(getattr(v, field)) + [False] * (len(bits) - len(problem.steps)), (
-          field,
-          i,
-          problem,
-        )
+        beyond = [False] * (len(bits) - len(problem.steps))
+        assert bits == list(getattr(v, field)) + beyond, (field, i, problem)
 
 
 @in_both_forms
 def test_mutated_traces_equal_reference(form):
-  """Catches any verdict that differs from the reference's on a golden trace with a few random mistakes."""
+  """Catches any verdict that differs from the reference's on a golden trace with a few random
+  mistakes."""
   t, rng = helpers.task(trace=form), random.Random(0)
   rows, want = helpers.random_problems(t, 4096), helpers.reference_task(t)
   golden = [reference.trace(p, want) for p in rows]
@@ -226,75 +232,75 @@ def test_strict_is_equality_with_the_golden_trace(form):
   t, rng = helpers.task(trace=form), random.Random(1)
   rows, want = helpers.random_problems(t, 4096, seed=1), helpers.reference_task(t)
   golden = [reference.trace(p, want) for p in rows]
-  traces = [
-    mutated(tokens, t, rng) + rng.choices(t.token_names(), k=rng.choice([0, 3]))
-    for tokens in golden
-  ]
-  traces = [tokens[:COLUMNS] for tokens in traces]
-  until_end = lambda tokens: tokens[: tokens.index('end') + 1] if 'end' in tokens else None
+  traces = []
+  for tokens in golden:
+    behind = rng.choices(t.token_names(), k=rng.choice([0, 3]))
+    traces.append((mutated(tokens, t, rng) + behind)[:COLUMNS])
   same = [until_end(a) == b for a, b in zip(traces, golden)]
   got = verdicts(rows, columns(traces, t), t)
   np.testing.assert_array_equal(got.strict, same)
   assert 0.1 < np.mean(same) < 0.9
 
 
-@in_both_forms
-def test_every_kind_of_mistake_at_every_depth(form):
-  """Catches a mistake that is overlooked at some depth or step: one of each kind in every problem."""
-  t, rng = helpers.task(trace=form), random.Random(2)
+def mistakes(problem, i, t, rng) -> dict[str, tuple[list[str], bool, bool]]:
+  """Kind of mistake -> a trace with one such mistake (in step i, if it is in a step), and whether
+  its answer and its structure are right."""
   want = helpers.reference_task(t)
-  other = lambda token, among: rng.choice([x for x in among if x != token])
+  golden = reference.trace(problem, want)
+  values, operands = reference.execute(problem, want)
+  if not want.explicit:
+    operands = [''] * len(operands)
+  lengths = [4 + len(operand) + len(result) for operand, result in zip(operands, values[2:])]
+  start = [sum(lengths[:k]) for k in range(len(lengths) + 1)]
+  here, after, equals = start[i], start[i + 1], start[-1]
+  name = here + 3 + len(operands[i])  # the column of the result's label
   letters, labels = want.letters, t.token_names()[t.label_0 : t.routing_0]
   modules = t.token_names()[t.routing_0 : t.special_0]
-  rows, traces, expected, kinds = [], [], [], []
-  for problem in helpers.random_problems(t, 1200):
-    golden = reference.trace(problem, want)
-    values, operands = reference.execute(problem, want)
-    block = [
-      4 + len(operands[i]) * want.explicit + len(values[i + 2]) for i in range(len(problem.steps))
-    ]
-    start = [sum(block[:i]) for i in range(len(block) + 1)]
-    i = rng.randrange(len(block))  # the step in which the mistake is made
-    here, after = start[i], start[i + 1]
-    equals = start[-1]
 
-    def put(at, token):
-      return golden[:at] + [token] + golden[at + 1 :]
+  def changed_at(column, among):
+    other = rng.choice([token for token in among if token != golden[column]])
+    return golden[:column] + [other] + golden[column + 1 :]
 
-    name = here + 3 + len(operands[i]) * want.explicit  # the column of the result's label
-    at_result, at_answer = (
-      rng.randrange(name + 1, after),
-      rng.randrange(equals + 1, len(golden) - 1),
-    )
-    made = {  # kind -> (trace, answer, structure)
-        'result': (put(at_result, other(golden[at_result], letters)), True, True),
-        'answer': (put(at_answer, other(golden[at_answer], letters)), False, True),
-        'routing': (put(here + 1, other(golden[here + 1], modules)), True, False),
-        'skill': (put(here + 2, other(golden[here + 2], modules)), True, False),
-        'label': (put(here, other(golden[here], labels)), True, False),
-        'label of the result': (put(name, other(golden[name], labels)), True, False),
-        'missing step': (golden[:here] + golden[after:], True, False),
-        'step twice': (golden[:after] + golden[here:], True, False),
-        'no end': (golden[:-1], False, False),
-        'two =': (golden[:equals] + ['='] + golden[equals:], True, False),
-        'rubbish, then the answer': (rng.choices([x for x in t.token_names() if x != 'end'], k=20) + golden[equals:],
-                                     True, False),
-    }  # fmt: skip
-    if want.explicit:
-      at = rng.randrange(here + 3, name)
-      made['operand'] = (put(at, other(golden[at], letters)), True, True)
-    if i + 1 < len(block):
-      swapped = (
-        golden[:here] + golden[after : start[i + 2]] + golden[here:after] + golden[start[i + 2] :]
-      )
-      made['swapped steps'] = (swapped, True, False)
-    kind = list(made)[len(rows) % len(made)]
-    trace, *verdict = made[kind]
-    rows.append(problem), traces.append(trace), expected.append(verdict), kinds.append((kind, i))
+  rubbish = rng.choices([x for x in t.token_names() if x != 'end'], k=20)
+  made = {
+    'result': (changed_at(rng.randrange(name + 1, after), letters), True, True),
+    'answer': (changed_at(rng.randrange(equals + 1, len(golden) - 1), letters), False, True),
+    'routing': (changed_at(here + 1, modules), True, False),
+    'skill': (changed_at(here + 2, modules), True, False),
+    'label': (changed_at(here, labels), True, False),
+    'label of the result': (changed_at(name, labels), True, False),
+    'missing step': (golden[:here] + golden[after:], True, False),
+    'step twice': (golden[:after] + golden[here:], True, False),
+    'no end': (golden[:-1], False, False),
+    'two =': (golden[:equals] + ['='] + golden[equals:], True, False),
+    'rubbish, then the answer': (rubbish + golden[equals:], True, False),
+  }
+  if want.explicit:
+    made['operand'] = (changed_at(rng.randrange(here + 3, name), letters), True, True)
+  if i + 1 < len(lengths):
+    last = start[i + 2]
+    swapped = golden[:here] + golden[after:last] + golden[here:after] + golden[last:]
+    made['swapped steps'] = (swapped, True, False)
+  return made
+
+
+@in_both_forms
+def test_every_kind_of_mistake_at_every_depth(form):
+  """Catches a mistake that is overlooked at some depth or step: one in every problem, all kinds."""
+  t, rng = helpers.task(trace=form), random.Random(2)
+  rows, traces, expected, kinds = helpers.random_problems(t, 1200), [], [], []
+  for n, problem in enumerate(rows):
+    i = rng.randrange(len(problem.steps))
+    made = mistakes(problem, i, t, rng)
+    kind = list(made)[n % len(made)]
+    trace, answer, structure = made[kind]
+    traces.append(trace)
+    expected.append((answer, structure))
+    kinds.append((kind, i))
   got = verdicts(rows, columns(traces, t), t)
   np.testing.assert_array_equal(np.stack([got.answer, got.structure], axis=1), expected)
   assert not got.strict.any()
-  assert len({kind for kind, _ in kinds}) == 12 + want.explicit
+  assert len({kind for kind, _ in kinds}) == (13 if form == 'explicit' else 12)
   for n, (kind, i) in enumerate(kinds):
     if kind == 'operand':  # exactly this operand is wrong
       assert np.flatnonzero(~got.operand_ok[n, : len(rows[n].steps)]).tolist() == [i]
@@ -304,7 +310,7 @@ def test_every_kind_of_mistake_at_every_depth(form):
 
 @in_both_forms
 def test_right_answer_is_rewarded_whatever_the_steps(form):
-  """Catches a reward that looks at the steps: random heads and letters, then the right answer."""
+  """Catches a reward that looks at the steps: random markers and letters, then the right answer."""
   t, rng = helpers.task(trace=form), random.Random(3)
   rows = helpers.random_problems(t, 512)
   tokens = [x for x in t.token_names() if x != 'end']
@@ -315,7 +321,8 @@ def test_right_answer_is_rewarded_whatever_the_steps(form):
 
 @in_both_forms
 def test_total_on_garbage(form):
-  """Catches a crash or an undeserved verdict on tokens that are none: any integers, also negative and huge ones."""
+  """Catches a crash or an undeserved verdict on tokens that are none: any integers, also negative
+  and huge ones."""
   t, rng = helpers.task(trace=form), np.random.default_rng(0)
   rows, want = helpers.random_problems(t, 2048), helpers.reference_task(t)
   info = np.iinfo(np.int32)
@@ -337,7 +344,7 @@ def test_total_on_garbage(form):
 
 
 def test_any_number_of_columns():
-  """Catches indexing that needs a full-width trace: traces that are cut off after 20 tokens are judged."""
+  """Catches indexing that needs a full-width trace: traces may be cut off after 20 tokens."""
   t = helpers.task()
   rows, want = helpers.random_problems(t, 512), helpers.reference_task(t)
   traces = columns([reference.trace(p, want) for p in rows], t)[:, :20]

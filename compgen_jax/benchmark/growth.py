@@ -5,6 +5,7 @@ from typing import Any
 
 from compgen_jax.benchmark import timing
 from compgen_jax.benchmark.workload import STEPS, Workload, at_shape
+from compgen_jax.task import modules
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
 
@@ -13,9 +14,8 @@ D_MODEL, N_LAYERS = 64, 2  # everything else is as configured
 
 def sweeps() -> dict[str, tuple[tuple[float, dict[str, Any]], ...]]:
   """Name of an axis -> (value, changes to the config), ... (dots in field names as `__`)."""
-  skills, routings = (
-    tuple(module.__name__ for module in modules) for modules in (SKILLS, ROUTINGS)
-  )
+  skills, routings = modules.names(SKILLS), modules.names(ROUTINGS)
+  inventories = ((6, 3), (12, 5), (len(skills), len(routings)))
   deeper = lambda n: dict(
     supports__dry__depths=tuple(range(1, n + 1)), supports__sft__depths=(n - 1, n)
   )
@@ -25,7 +25,7 @@ def sweeps() -> dict[str, tuple[tuple[float, dict[str, Any]], ...]]:
   return {
     'batch (problems)': tuple((n, dict(sft__batch=n)) for n in (16, 32, 64, 128, 256)),
     'depth cap (steps)': tuple((n, deeper(n)) for n in (2, 3, 4, 6)),
-    'modules': tuple((s + r, only(s, r)) for s, r in ((6, 3), (12, 5), (24, 10))),
+    'modules': tuple((s + r, only(s, r)) for s, r in inventories),
     'seeds': tuple((n, dict(seeds=tuple(range(n)))) for n in (1, 2, 5)),
     'width': tuple((d, dict(model__d_model=d, model__d_ff=4 * d)) for d in (32, 64, 128, 256)),
   }

@@ -74,7 +74,7 @@ def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   real = np.arange(width) < (rendered.prompt_length + rendered.trace_length)[:, None]
   tokens = np.where(real, np.take_along_axis(tokens, at, axis=1), work.task.pad)
   weight = np.where(real, np.take_along_axis(weight, at, axis=1), 0.0).astype(np.float32)
-  heads, indices = jax.device_get(work.model._segments(jnp.asarray(tokens[:, :-1])))
+  heads, indices = jax.device_get(work.model.addresses(jnp.asarray(tokens[:, :-1])))
   batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], heads=heads, indices=indices,
                heads_only=np.broadcast_to(rendered.dry[:, None], heads.shape))  # fmt: skip
   document = (batch['token'] != work.task.pad).astype(np.int32)

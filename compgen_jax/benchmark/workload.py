@@ -51,9 +51,8 @@ def forward_flops(model: Model, rows: float, queries: int, keys: float, logits: 
 
 
 def row_flops(model: Model, columns: int) -> float:
-  """Of the forward pass of one packed row, whose queries are attended for in pieces."""
-  pieces = jax.eval_shape(lambda: model._columns(jnp.ones((1, columns), jnp.int32))).visible
-  met = sum(piece.shape[1] * piece.shape[2] for piece in pieces) / columns
+  """Of the forward pass of one packed row, whose attention is computed in chunks of queries."""
+  met = sum(queries * keys for queries, keys in model.attended(columns)) / columns
   return forward_flops(model, 1, columns, met, columns)
 
 

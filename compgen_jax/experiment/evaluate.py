@@ -1,12 +1,13 @@
 """Evaluation: a fixed set of problems by split and depth, traces of a model, and what they get
 right.
 
-The problems of a (split, depth) are drawn once, from the pools' salt. They are the same for every
+A replicate draws the problems of a (split, depth) once, from its salt. They are the same for every
 arm and step, so arms are compared problem by problem, and evaluating can't change training.
 """
 
 import functools
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout
 from compgen_jax.task.latent import Composition, Problem
+from compgen_jax.task.pools import replicate_salt
 from compgen_jax.task.render import Rendered
 from compgen_jax.task.support import Support
 from compgen_jax.task.verify import Verdict
@@ -93,32 +95,38 @@ def _attempt(
 
 
 class Evaluator:
-  """Holds the problems of every split; call it on parameters."""
+  """Holds a replicate's problems of every split; call it on parameters."""
 
   def __init__(
-    self, config: Config, setup: Setup, supports: dict[str, Support], training: dict[str, Support]
+    self,
+    config: Config,
+    setup: Setup,
+    seed: int,
+    supports: dict[str, Support],
+    training: Iterable[str],
   ):
-    """Draws the compositions and checks them against `training` (name -> support).
+    """Draws the compositions and checks them against the supports that are called in `training`.
 
     Raises:
       LeakError: a composition of a split that is not in `eval.trained` is in a training support.
     """
-    self._config, self._setup = config, setup
-    self.splits = {
-      (split, depth): supports[config.eval.splits[split]]
-      for split in config.ordered_splits
-      for depth in sorted(supports[config.eval.splits[split]].config.depths)
-    }
-    self._depth_cap = max(depth for _, depth in self.splits)
-    self._key = jax.random.fold_in(jax.random.key(config.pools.salt), zlib.crc32(b'evaluation'))
+    self._config, self._setup, self._seed = config, setup, seed
+    splits = config.eval.splits
+    cells = [(s, d) for s in config.ordered_splits for d in config.supports[splits[s]].depths]
+    self._depth_cap = max(depth for _, depth in cells)
+    salt = replicate_salt(config.pools.salt, seed)
+    self._key = jax.random.fold_in(jax.random.key(salt), zlib.crc32(b'evaluation'))
     self._compositions = {}
-    for (split, depth), support in self.splits.items():
+    for split, depth in sorted(
+      cells, key=lambda cell: (config.ordered_splits.index(cell[0]), cell[1])
+    ):
       key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
       composition_key, problem_key = jax.random.split(key)
       n, cap = config.eval.problems, self._depth_cap
+      support = supports[splits[split]]
       compositions = support.sample_at_depth(composition_key, depth, n, cap)
       if split not in config.eval.trained:
-        _require_unseen(split, compositions, training)
+        _require_unseen(split, compositions, {name: supports[name] for name in training})
       self._compositions[split, depth] = problem_key, compositions
 
   @property
@@ -160,8 +168,8 @@ class Evaluator:
       params, prompts, problems, lengths, self._key, temperature, self._setup, n_tokens
     )
 
-  def __call__(self, params, seed: int, arm: str, step: int, final: bool) -> Evaluation:
-    """Evaluates one replicate's parameters.
+  def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
+    """Evaluates parameters of the replicate.
 
     `final`: on all splits, with modules and pass@k; else accuracies on the splits of `eval.curve`.
     """
@@ -181,7 +189,7 @@ class Evaluator:
         experiment=config.experiment,
         arm=arm,
         stage=config.stages[arm].kind,
-        seed=seed,
+        seed=self._seed,
         step=step,
         split=split,
         depth=depth,

@@ -11,10 +11,15 @@ from compgen_jax.errors import ConfigError
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
+  """As `write_bytes`, in UTF-8."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Writes a file in one step: a reader or a crash never sees half of it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text, encoding='utf-8')
+  temporary.write_bytes(content)
   os.replace(temporary, path)
 
 
@@ -83,3 +88,21 @@ def first_difference(a: Any, b: Any, path: str = '') -> tuple[str, Any, Any] | N
         return found
     return None
   return None if a == b else (path, a, b)
+
+
+def stage_folder(workdir: pathlib.Path, stage: str, seed: int) -> pathlib.Path:
+  """Where a replicate of a stage is kept."""
+  return workdir / 'stages' / stage / f'seed-{seed}'
+
+
+def read_metrics(workdir: pathlib.Path, stage: str, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+  """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per
+  seed."""
+  files = [stage_folder(workdir, stage, seed) / 'metrics.jsonl' for seed in seeds]
+  by_seed = [{row['step']: row for row in read_jsonl(file)} for file in files]
+  merged = []
+  for step, first in by_seed[0].items():
+    if all(step in rows for rows in by_seed):
+      names = [name for name in first if name not in ('step', 'seconds')]
+      merged.append({'step': step} | {k: [rows[step][k] for rows in by_seed] for k in names})
+  return merged

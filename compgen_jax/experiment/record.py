@@ -18,8 +18,9 @@ from compgen_jax.experiment import files
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
-from compgen_jax.model.transformer import ModelConfig
-from compgen_jax.task.support import PoolConfig, SupportConfig
+from compgen_jax.model.modules import ModelConfig
+from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 
@@ -71,7 +72,7 @@ class Record:
   """One replicate of a stage on disk."""
 
   def __init__(self, workdir: pathlib.Path, config: Config, stage: str, seed: int):
-    self.folder = folder(workdir, stage, seed)
+    self.folder = files.stage_folder(workdir, stage, seed)
     self.stage, self.seed = stage, seed
     self._workdir = workdir
     self._origin = typed.plain(origin(config, stage, seed))
@@ -124,30 +125,6 @@ class Record:
       return None
     held = json.loads(path.read_text())
     return Evaluation(held['rows'], held['items']) if held['settings'] == settings else None
-
-
-def folder(workdir: pathlib.Path, stage: str, seed: int) -> pathlib.Path:
-  """Where a replicate of a stage is kept."""
-  return workdir / 'stages' / stage / f'seed-{seed}'
-
-
-def read_metrics(workdir: pathlib.Path, stage: str, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-  """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per
-  seed."""
-  by_seed = [
-    {row['step']: row for row in files.read_jsonl(folder(workdir, stage, seed) / 'metrics.jsonl')}
-    for seed in seeds
-  ]
-  steps = [step for step in by_seed[0] if all(step in rows for rows in by_seed)]
-  return [
-    {'step': step}
-    | {
-      k: [rows[step][k] for rows in by_seed]
-      for k in by_seed[0][step]
-      if k not in ('step', 'seconds')
-    }
-    for step in steps
-  ]
 
 
 def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any) -> str:

@@ -11,25 +11,27 @@ from compgen_jax import config as config_lib
 from compgen_jax import validation
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import evaluate, files, platform, report, stages, summary
+from compgen_jax.experiment import evaluate, files, platform, provenance, stages, summary
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.progress import say
+from compgen_jax.experiment.stages import Replicate
 from compgen_jax.learning.devices import DATA, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
+from compgen_jax.report import page
 from compgen_jax.task import support as support_lib
 from compgen_jax.task.support import Support
 
 
-def build_supports(config: Config) -> dict[str, Support]:
-  """Every support of the config, proved to hold what it promises.
+def build_supports(config: Config, seed: int) -> dict[str, Support]:
+  """Every support of a replicate, proved to hold what it promises.
 
   Raises:
     ConfigError: a support is empty or holds fewer compositions than asked for.
   """
   try:
     return {
-      name: support_lib.build(name, c, config.task, config.pools)
+      name: support_lib.build(name, c, config.task, config.pools, seed)
       for name, c in config.supports.items()
     }
   except support_lib.EmptySupportError as e:
@@ -60,11 +62,17 @@ def data_mesh(n_devices: int) -> jax.sharding.Mesh:
   return jax.make_mesh((n_devices,), (DATA,), axis_types=auto, devices=devices)
 
 
-def training_supports(config: Config, supports: dict[str, Support]) -> dict[str, Support]:
-  """The supports that some stage trains on."""
-  names = [name for stage in config.stages.values() for name in stage.data]
-  names += [name for stage in config.stages for name in config.anchor_rows(stage)]
-  return {name: supports[name] for name in names}
+def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
+  """What a seed draws: supports and evaluation problems, checked against each other.
+
+  Raises:
+    ConfigError: a support can't hold what is asked of it.
+    LeakError: an evaluated composition is in training data.
+  """
+  supports = build_supports(config, seed)
+  training = {name for stage in config.stages.values() for name in stage.data}
+  training |= {name for stage in config.stages for name in config.anchor_rows(stage)}
+  return Replicate(seed, supports, Evaluator(config, setup, seed, supports, sorted(training)))
 
 
 def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
@@ -100,25 +108,24 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
   with jax.set_mesh(mesh):
-    supports = build_supports(config)
     base = build_setup(config, n_devices)
-    evaluator = Evaluator(config, base, supports, training_supports(config, supports))
+    replicates = {seed: build_replicate(config, base, seed) for seed in config.all_seeds}
     folder, lock = files.open_workdir(workdir)
-    summary.commit()
+    provenance.commit()
     with lock:
       require_origins(config, folder)
       files.write_json(folder / 'config.json', config_lib.to_dict(config))
-      evaluations = _run_stages(config, folder, base, supports, evaluator)
+      evaluations = _run_stages(config, folder, base, replicates)
       rows = _result_rows(config, folder, evaluations)
       pooled = {
         name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
         for name, by_seed in evaluations.items()
       }
       files.write_jsonl(folder / 'results.jsonl', rows)
-      wall_s = summary.accumulate_wall_time(folder, time.monotonic() - started)
+      wall_s = provenance.accumulate_wall_time(folder, time.monotonic() - started)
       result = summary.summarise(config, pooled, wall_s)
       files.write_json(folder / 'summary.json', result)
-      report.write(folder, config, rows, result)
+      page.write(folder, config, rows, result)
   say(summary.table_text(result))
   say(f'report: {folder / "report.html"}')
   return rows
@@ -133,23 +140,20 @@ def require_origins(config: Config, folder: pathlib.Path) -> None:
 
 
 def _run_stages(
-  config: Config,
-  folder: pathlib.Path,
-  base: Setup,
-  supports: dict[str, Support],
-  evaluator: Evaluator,
+  config: Config, folder: pathlib.Path, base: Setup, replicates: dict[int, Replicate]
 ) -> dict[str, dict[int, Evaluation]]:
   """Runs every stage of every group of replicates; what was measured, by stage and seed."""
   evaluations: dict[str, dict[int, Evaluation]] = {name: {} for name in config.stage_order}
   built: dict[tuple[str, int], stages.Stage] = {}
   for seeds in groups(config, folder):
     params: dict[str, stages.Params] = {}
+    group = [replicates[seed] for seed in seeds]
     for name in config.stage_order:
       key = name, len(seeds)
       if key not in built:  # groups of one size share compiled programs
-        built[key] = stages.build(name, config, base, supports, folder, len(seeds))
+        built[key] = stages.build(name, config, base, folder, len(seeds))
       parent = params.get(config.stages[name].init_from)
-      params[name], measured = stages.run(built[key], seeds, parent, evaluator)
+      params[name], measured = stages.run(built[key], group, parent)
       evaluations[name] |= measured
   return evaluations
 

@@ -9,8 +9,8 @@ import functools
 import pathlib
 import time
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,13 +60,16 @@ class Stage:
     return updates(self)
 
 
+class Replicate(NamedTuple):
+  """One replicate of an experiment: what its seed draws, beside initialisation and samples."""
+
+  seed: int
+  supports: dict[str, Support]
+  evaluator: Evaluator
+
+
 def build(
-  name: str,
-  config: Config,
-  base: Setup,
-  supports: dict[str, Support],
-  workdir: pathlib.Path,
-  n_replicates: int = 1,
+  name: str, config: Config, base: Setup, workdir: pathlib.Path, n_replicates: int = 1
 ) -> Stage:
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage, settings = config.stages[name], config.settings(name)
@@ -74,11 +77,15 @@ def build(
   setup = dataclasses.replace(
     base,
     tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
-    sources=tuple(Source(supports[s], n) for s, n in zip(stage.data, config.stage_rows(name))),
-    anchor=tuple(Source(supports[s], n) for s, n in config.anchor_rows(name).items()),
+    sources=_sources(config, zip(stage.data, config.stage_rows(name))),
+    anchor=_sources(config, config.anchor_rows(name).items()),
     devices=Devices(base.devices.n, n_replicates),
   )
   return Stage(name, config, setup, workdir)
+
+
+def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, ...]:
+  return tuple(Source(name, config.supports[name], n) for name, n in rows)
 
 
 def updates(stage: Stage) -> Callable:
@@ -143,25 +150,25 @@ def initial_state(setup: Setup, params: Any) -> TrainState:
 
 
 def replicated(tree: Any) -> Any:
-  """Arrays on every device of the current mesh."""
-  everywhere = NamedSharding(jax.sharding.get_mesh(), PartitionSpec())
-  return jax.device_put(tree, everywhere)
+  """Arrays on every device of the current mesh, if there is one."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return tree
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 # Running ------------------------------------------------------------------------------------------
 
 
 def run(
-  stage: Stage, seeds: tuple[int, ...], parent: Params | None, evaluator: Evaluator
+  stage: Stage, replicates: list[Replicate], parent: Params | None
 ) -> tuple[Params, dict[int, Evaluation]]:
-  """Trains a group of replicates to the stage's end, from their newest checkpoints, and evaluates
-  them.
+  """Trains a group of replicates to the stage's end, from their newest checkpoints; evaluates them.
 
   Args:
     stage: the stage.
-    seeds: the replicates, all at the same update.
+    replicates: all at the same update.
     parent: the parameters to start from, or None to start from scratch.
-    evaluator: measures on the evaluation splits.
 
   Returns:
     The final parameters, and what was measured by seed.
@@ -170,17 +177,18 @@ def run(
     DivergedError: NaN or infinity appeared; the last good checkpoint stays.
     CheckpointError: a checkpoint that is needed can't be read.
   """
+  seeds = tuple(replicate.seed for replicate in replicates)
   records = [stage.record(seed) for seed in seeds]
   params = functools.cache(lambda: trained_params(stage, seeds))
   if any(newest_checkpoint(record) != stage.steps for record in records):
-    state = _train(stage, records, parent, evaluator)
+    state = _train(stage, replicates, records, parent)
     params = functools.cache(lambda: replicated(state.params))
   evaluations = {}
-  for i, record in enumerate(records):
+  for i, (record, replicate) in enumerate(zip(records, replicates)):
+    evaluator = replicate.evaluator
     evaluation = record.read_evaluation(evaluator.settings)
     if evaluation is None:
-      mine = jax.tree.map(lambda x, i=i: x[i], params())
-      evaluation = evaluator(mine, record.seed, stage.name, stage.steps, final=True)
+      evaluation = evaluator(_one_of(params(), i), stage.name, stage.steps, final=True)
       record.write_evaluation(evaluation, evaluator.settings)
     evaluations[record.seed] = evaluation
   return params, evaluations
@@ -220,7 +228,7 @@ def _one_of(tree: Any, i: int) -> Any:
 
 
 def _train(
-  stage: Stage, records: list[Record], parent: Params | None, evaluator: Evaluator
+  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
 ) -> TrainState:
   """Trains replicates that are all at the same update; returns their state at the end."""
   config, run_config = stage.config, stage.config.run
@@ -236,7 +244,7 @@ def _train(
   for record in records:
     record.begin()
   _announce(stage, seeds, done)
-  given = Given(jax.vmap(lambda s: key_for(s, stage.name))(jnp.asarray(seeds)), start)
+  given = _given(stage, replicates, start)
   progress = Progress(stage.name, stage.steps, done)
   seconds = histories[0][0][-1]['seconds'] if histories[0][0] else 0.0
   started = time.monotonic() - seconds
@@ -255,7 +263,7 @@ def _train(
       history.append(row | {name: float(value[i]) for name, value in metrics.items()})
       if is_curve_point:
         mine = _one_of(state.params, i)
-        curve += evaluator(mine, seeds[i], stage.name, done, final=False).rows
+        curve += replicates[i].evaluator(mine, stage.name, done, final=False).rows
     if done % run_config.checkpoint_every == 0 or done == stage.steps:
       for i, (record, store) in enumerate(zip(records, stores)):
         record.write_history(*histories[i])
@@ -263,6 +271,16 @@ def _train(
   for store in stores:
     store.close()
   return state
+
+
+def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
+  """What all updates are given, with a leading replicate axis."""
+  seeds = jnp.asarray([replicate.seed for replicate in replicates])
+  names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
+  supports = [{name: replicate.supports[name] for name in names} for replicate in replicates]
+  stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
+  keys = jax.vmap(lambda seed: key_for(seed, stage.name))(seeds)
+  return Given(keys, start, replicated(stacked))
 
 
 def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:

@@ -12,12 +12,13 @@ import jax
 from compgen_jax.learning import sft
 from compgen_jax.learning.section import ExploringSection
 from compgen_jax.learning.setup import Setup
+from compgen_jax.learning.state import Given
 
 _PURPOSE = 1 << 20  # folded into an update's key: no other draw of the update uses it
 
 
 def add(
-  grads: Any, params: Any, key: jax.Array, setup: Setup, config: ExploringSection
+  grads: Any, params: Any, key: jax.Array, given: Given, setup: Setup, config: ExploringSection
 ) -> tuple[Any, dict[str, jax.Array]]:
   """`grads` plus `anchor_weight` times the gradient of the anchor's cross-entropy, and its metrics.
 
@@ -27,6 +28,6 @@ def add(
   if not setup.anchor:
     return grads, {}
   key = jax.random.fold_in(key, _PURPOSE)
-  more, metrics = sft.golden_gradient(params, key, setup.anchor, setup)
+  more, metrics = sft.golden_gradient(params, key, setup.anchor, given.supports, setup)
   grads = jax.tree.map(lambda g, m: g + config.anchor_weight * m, grads, more)
   return grads, {'anchor_loss': metrics['loss']}

@@ -10,7 +10,7 @@ from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.task import latent, render
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import with_cap
+from compgen_jax.task.support import Support, with_cap
 from compgen_jax.task.vocab import TaskConfig
 
 
@@ -37,7 +37,7 @@ def make(
 
 
 def draw(
-  key: jax.Array, sources: tuple[Source, ...], setup: Setup
+  key: jax.Array, sources: tuple[Source, ...], supports: dict[str, Support], setup: Setup
 ) -> tuple[jax.Array, Problem, Rendered]:
   """This device's part of a batch: `(row_ids, problems, rendered)`, leading axis B, by source.
 
@@ -45,19 +45,19 @@ def draw(
   devices. All sources go through one program, as wide as the deepest of them asks for.
   """
   composition_key, problem_key = jax.random.split(key)
-  depth_cap = max(source.support.depth_cap for source in sources)
+  depth_cap = max(max(source.config.depths) for source in sources)
   ids, compositions, first = [], [], 0
   for source in sources:
     ids.append(setup.devices.row_ids(first, source.rows))
     first += source.rows
 
-    def compose(i, support=source.support):
+    def compose(i, support=supports[source.name]):
       return with_cap(support.sample_composition(jax.random.fold_in(composition_key, i)), depth_cap)
 
     compositions.append(jax.vmap(compose)(ids[-1]))
   row_id_B = jnp.concatenate(ids)
   composition = jax.tree.map(lambda *xs: jnp.concatenate(xs), *compositions)
-  dry = [source.support.config.dry for source in sources]
+  dry = [source.config.dry for source in sources]
   if len(set(dry)) == 1:
     is_dry = dry[0]
   else:

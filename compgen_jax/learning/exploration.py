@@ -12,6 +12,7 @@ from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout, rollout
 from compgen_jax.task.latent import Problem
+from compgen_jax.task.support import Support
 from compgen_jax.task.verify import Verdict, verify
 
 # Rewards ------------------------------------------------------------------------------------------
@@ -109,11 +110,18 @@ def attempt(
 
 
 def explore(
-  setup: Setup, params, key: jax.Array, *, group: int, temperature: float, reward: str
+  setup: Setup,
+  params,
+  key: jax.Array,
+  supports: dict[str, Support],
+  *,
+  group: int,
+  temperature: float,
+  reward: str,
 ) -> Exploration:
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
-  id_Q, problems, rendered = batches.draw(data_key, setup.sources, setup)
+  id_Q, problems, rendered = batches.draw(data_key, setup.sources, supports, setup)
   sampled, verdict = attempt(
     setup,
     params,

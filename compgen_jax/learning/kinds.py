@@ -24,7 +24,8 @@ class Kind:
 
   @property
   def explores(self) -> bool:
-    """Whether a stage of this kind samples traces: it then needs a parent, and problems with answers."""
+    """Whether a stage of this kind samples traces: it then needs a parent, and problems with
+    answers."""
     return issubclass(self.section, ExploringSection)
 
 

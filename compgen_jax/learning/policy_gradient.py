@@ -56,6 +56,7 @@ def step(
     setup,
     state.params,
     key,
+    given.supports,
     group=config.group,
     temperature=config.temperature,
     reward=config.reward,
@@ -80,7 +81,7 @@ def step(
 
   def epoch(state, _):
     grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
-    grads, of_anchor = anchor.add(grads, state.params, key, setup, config)
+    grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
     new, of_update = update(state, grads, setup)
     return new._replace(step=state.step), devices.sum(metrics | of_anchor) | of_update
 

@@ -43,6 +43,7 @@ def step(
     setup,
     given.parent if config.sampler == 'parent' else state.params,
     key,
+    given.supports,
     group=config.group,
     temperature=config.temperature,
     reward=config.reward,
@@ -56,7 +57,7 @@ def step(
   grads, metrics = gradient(
     lambda params, part: cross_entropy(params, part, setup), state.params, rows, setup, n_rows
   )
-  grads, of_anchor = anchor.add(grads, state.params, key, setup, config)
+  grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
   state, of_update = update(state, grads, setup)
   metrics = devices.sum(metrics | of_anchor)
   return state, metrics | exploration.metrics(e, setup) | of_update

@@ -7,15 +7,19 @@ import optax
 
 from compgen_jax.learning.devices import Devices
 from compgen_jax.model.transformer import Model
-from compgen_jax.task.support import Support
+from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A part of each batch: `rows` problems of `support` (over all devices)."""
+  """A part of each batch: `rows` problems (over all devices) of the support called `name`.
 
-  support: Support
+  `config`: what all replicates' supports of this name have in common.
+  """
+
+  name: str
+  config: SupportConfig
   rows: int
 
 

@@ -18,6 +18,7 @@ from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import Given, TrainState, update
 from compgen_jax.model.kernels import argmax
+from compgen_jax.task.support import Support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,10 @@ def cross_entropy(
 
 
 def golden_rows(
-  key: jax.Array, sources: tuple[Source, ...], setup: Setup
+  key: jax.Array, sources: tuple[Source, ...], supports: dict[str, Support], setup: Setup
 ) -> tuple[dict[str, jax.Array], jax.Array]:
   """A fresh batch of golden traces, packed for `cross_entropy`: `(rows, n_rows)`."""
-  _, _, rendered = batches.draw(key, sources, setup)
+  _, _, rendered = batches.draw(key, sources, supports, setup)
   written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
   dry_BxC = jnp.broadcast_to(rendered.dry[:, None], written_BxC.shape)
   counts_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
@@ -64,11 +65,15 @@ def golden_rows(
 
 
 def golden_gradient(
-  params, key: jax.Array, sources: tuple[Source, ...], setup: Setup
+  params,
+  key: jax.Array,
+  sources: tuple[Source, ...],
+  supports: dict[str, Support],
+  setup: Setup,
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the mean cross-entropy of a fresh batch, and metrics: this device's part of the
   sums."""
-  rows, n_rows = golden_rows(key, sources, setup)
+  rows, n_rows = golden_rows(key, sources, supports, setup)
   return gradient(lambda p, part: cross_entropy(p, part, setup), params, rows, setup, n_rows)
 
 
@@ -77,6 +82,7 @@ def step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update on fresh problems of every source."""
   del config
-  grads, metrics = golden_gradient(state.params, given.key_of(state), setup.sources, setup)
+  key = given.key_of(state)
+  grads, metrics = golden_gradient(state.params, key, setup.sources, given.supports, setup)
   state, more = update(state, grads, setup)
   return state, setup.devices.sum(metrics) | more

@@ -13,6 +13,7 @@ import optax
 
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import is_block_leaf
+from compgen_jax.task.support import Support
 
 
 class TrainState(NamedTuple):
@@ -26,11 +27,15 @@ class TrainState(NamedTuple):
 class Given(NamedTuple):
   """What all updates of a stage are given beside the state.
 
-  `key`: the stage's randomness. `parent`: the parameters that the stage started from.
+  Arrays: with a leading replicate axis outside of `jax.vmap`, without it inside.
+
+  `key`: the stage's randomness. `parent`: the parameters that the stage started from. `supports`:
+  the supports that it trains on, by name.
   """
 
   key: jax.Array
   parent: Any
+  supports: dict[str, Support]
 
   def key_of(self, state: TrainState) -> jax.Array:
     """The randomness of the update that follows `state`."""

@@ -1,7 +1,12 @@
-"""Sampling traces: one prefill, then one token per `lax.scan` step, in segments that are skipped once all rows end.
+"""Sampling traces: prompts are run once, then each step draws a token for every row.
 
-Row i's token t is drawn with `fold_in(fold_in(key, row_id[i]), t)`, where `row_id` is the global example index, so
-the sample does not depend on how rows are batched or placed.
+Steps run in scans of `scan_length`. Between two scans the loop stops if all rows have ended.
+
+The token in trace column c of row i is drawn with `fold_in(fold_in(key, row_id[i]), c)`, where
+`row_id` is the global index of the example. So a row's randomness does not depend on how rows are
+batched or placed on devices.
+
+Shape letters: B samples, Q prompts, P prompt columns, C trace columns, V vocabulary entries.
 """
 
 import functools
@@ -10,19 +15,41 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.model.kernels import argmax
-from compgen_jax.model.transformer import Model
+from compgen_jax.model.kernels import argmax, ceil_div
+from compgen_jax.model.transformer import Cache, Model
 
 
 class Rollout(NamedTuple):
-  """`tokens` int32[B, C], `pad` after the end token; `log_probs` float32[B, C] of each token under the distribution it
-  was drawn from (greedy: at temperature 1), 0 where padded; `mask` bool[B, C], true up to and including the end; `decoded`
-  int32[B], columns that were computed for the row, those after its end too."""
+  """Sampled traces.
+
+  Attributes:
+    tokens: int32[B, C], `pad` after the end token.
+    log_probs: float32[B, C], each token's log-probability in the distribution it was drawn from
+      (greedy sampling: in the distribution at temperature 1); 0 after the end token.
+    mask: bool[B, C], true up to and including the end token.
+    decoded: int32[B], columns that were computed for the row, those after its end included.
+  """
 
   tokens: jax.Array
   log_probs: jax.Array
   mask: jax.Array
   decoded: jax.Array
+
+
+class _Rows(NamedTuple):
+  """What one step hands to the next: logits of the next token, the cache, rows that have ended."""
+
+  logits_BxV: jax.Array
+  cache: Cache
+  done_B: jax.Array
+
+
+class _Loop(NamedTuple):
+  """What one scan hands to the next."""
+
+  column: jax.Array  # int32[], the trace column that is sampled next
+  rows: _Rows
+  traces: tuple[jax.Array, ...]  # tokens, log-probabilities and mask, each [C, B]
 
 
 def rollout(
@@ -35,69 +62,101 @@ def rollout(
   n_tokens: int,
   end: int,
   temperature: float | jax.Array,
-  segment: int = 4,
+  scan_length: int = 4,
 ) -> Rollout:
-  """Samples up to `n_tokens` tokens after each prompt, B / Q times (neighbours in the result).
+  """Samples B / Q traces of each prompt (neighbours in the result), up to `n_tokens` tokens each.
 
   Args:
     model: the model.
     params: its parameters.
-    prompts_QxP: int32, padded on the left; each is run once, whatever the number of its samples.
+    prompts_QxP: int32, padded on the left.
     key: randomness of this call.
     row_id_B: int32, global example indices of the samples.
     n_tokens: C, the columns of the result.
-    end: the token that finishes a row.
+    end: the token that ends a trace.
     temperature: of sampling, may be traced; 0 takes the most probable token.
-    segment: scan steps between two looks at whether every row is done.
+    scan_length: steps between two checks whether all rows have ended.
   """
-  n_segments = -(-n_tokens // segment)
-  n_rows, n_prompt = row_id_B.shape[0], prompts_QxP.shape[1]
-  row_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
-
-  def gumbel(t):
-    return jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, t), (model.vocab_size,)))(
-      row_keys
-    )
-
-  def draw(logits_BxV, noise_BxV):
-    # argmax(logits + T * Gumbel noise) is a draw from softmax(logits / T), and the most probable token at T = 0.
-    token_B = argmax(logits_BxV + temperature * noise_BxV)
-    log_probs_BxV = jax.nn.log_softmax(logits_BxV / jnp.where(temperature > 0, temperature, 1.0))
-    return token_B, jnp.take_along_axis(log_probs_BxV, token_B[:, None], axis=1)[:, 0]
-
-  def step(carry, noise_BxV):
-    logits_BxV, cache, done_B = carry
-    token_B, log_prob_B = draw(logits_BxV, noise_BxV)
-    token_B, log_prob_B = jnp.where(done_B, model.pad, token_B), jnp.where(done_B, 0.0, log_prob_B)
-    logits_BxV, cache = model.decode_step(params, cache, token_B)
-    return (logits_BxV, cache, done_B | (token_B == end)), (token_B, log_prob_B, ~done_B)
-
-  def run_segment(state):
-    i, carry, out = state
-    # The generator is called once a segment: on CPU a call costs as much as a layer, whatever its size.
-    carry, columns = jax.lax.scan(step, carry, jax.vmap(gumbel)(i * segment + jnp.arange(segment)))
-    write = lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, i * segment, axis=0)
-    return i + 1, carry, jax.tree.map(write, out, columns)
-
-  # Every step reads the whole cache, so the second half of the columns gets its room when it is reached.
-  half = -(-n_segments // 2)
   params = model.unstack(params)
-  logits_QxV, cache = model.prefill(params, prompts_QxP, n_prompt + half * segment)
-  for_each_sample = lambda x: jnp.repeat(x, n_rows // prompts_QxP.shape[0], axis=0) if x.ndim else x
-  logits_BxV, cache = jax.tree.map(for_each_sample, (logits_QxV, cache))
-  shape = (n_segments * segment, n_rows)
-  out = (
-    jnp.full(shape, model.pad, jnp.int32),
-    jnp.zeros(shape, jnp.float32),
-    jnp.zeros(shape, bool),
-  )
-  state = (jnp.int32(0), (logits_BxV, cache, jnp.zeros((n_rows,), bool)), out)
-  for until in sorted({half, n_segments}):
-    i, (logits_BxV, cache, done_B), out = state
-    state = i, (logits_BxV, model.extend(cache, n_prompt + until * segment), done_B), out
-    unfinished = lambda state: (state[0] < until) & ~jnp.all(state[1][2])
-    state = jax.lax.while_loop(unfinished, run_segment, state)
-  i, _, out = state
-  return Rollout(
-    *(jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in out), jnp.full((n_rows,), i * segment)
-  )
+  row_keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
+
+  def step(rows: _Rows, noise_BxV):
+    token_B, log_prob_B = _draw(rows.logits_BxV, noise_BxV, temperature)
+    token_B = jnp.where(rows.done_B, model.pad, token_B)
+    log_prob_B = jnp.where(rows.done_B, 0.0, log_prob_B)
+    logits_BxV, cache = model.decode_step(params, rows.cache, token_B)
+    drawn = (token_B, log_prob_B, ~rows.done_B)
+    return _Rows(logits_BxV, cache, rows.done_B | (token_B == end)), drawn
+
+  def scan(loop: _Loop) -> _Loop:
+    columns = loop.column + jnp.arange(scan_length)
+    noise = _gumbel(row_keys_B, columns, model.vocab_size)
+    rows, drawn = jax.lax.scan(step, loop.rows, noise)
+    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=loop.column, axis=0)
+    return _Loop(loop.column + scan_length, rows, jax.tree.map(write, loop.traces, drawn))
+
+  # 1. Prefill. Every step reads the whole cache. So the cache first has room for half of the trace
+  # columns, and for the others only once the first half is written.
+  n_prompt, n_scans = prompts_QxP.shape[1], ceil_div(n_tokens, scan_length)
+  half, whole = ceil_div(n_scans, 2) * scan_length, n_scans * scan_length
+  rows = _prefill(model, params, prompts_QxP, row_id_B.shape[0], n_prompt + half)
+  loop = _Loop(jnp.int32(0), rows, _empty_traces((whole, row_id_B.shape[0]), model.pad))
+  # 2. Decode the first half.
+  loop = _repeat(scan, loop, half)
+  # 3. Decode the second half.
+  if whole > half:
+    cache = model.extend(loop.rows.cache, n_prompt + whole)
+    loop = _repeat(scan, loop._replace(rows=loop.rows._replace(cache=cache)), whole)
+
+  tokens, log_probs, mask = (jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in loop.traces)
+  return Rollout(tokens, log_probs, mask, jnp.full(row_id_B.shape, loop.column))
+
+
+def _prefill(model: Model, params, prompts_QxP, n_rows: int, capacity: int) -> _Rows:
+  """Runs each prompt once, and copies the result for each of its samples."""
+  n_samples = n_rows // prompts_QxP.shape[0]
+
+  def for_each_sample(x):
+    is_per_row = x.ndim > 0
+    return jnp.repeat(x, n_samples, axis=0) if is_per_row else x
+
+  logits_and_cache = model.prefill(params, prompts_QxP, capacity)
+  logits_BxV, cache = jax.tree.map(for_each_sample, logits_and_cache)
+  return _Rows(logits_BxV, cache, jnp.zeros((n_rows,), bool))
+
+
+def _empty_traces(shape: tuple[int, int], pad: int) -> tuple[jax.Array, ...]:
+  return jnp.full(shape, pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool)
+
+
+def _repeat(scan, loop: _Loop, until: int) -> _Loop:
+  """Scans up to column `until`, or until all rows have ended."""
+
+  def unfinished(loop: _Loop):
+    return (loop.column < until) & ~jnp.all(loop.rows.done_B)
+
+  return jax.lax.while_loop(unfinished, scan, loop)
+
+
+def _gumbel(row_keys_B, columns, vocab_size: int) -> jax.Array:
+  """Gumbel noise [len(columns), B, V] of these trace columns.
+
+  The generator runs once for a scan: on CPU a call takes as long as a block, whatever its size.
+  """
+
+  def one(row_key, column):
+    return jax.random.gumbel(jax.random.fold_in(row_key, column), (vocab_size,))
+
+  of_column = jax.vmap(one, in_axes=(0, None))
+  return jax.vmap(of_column, in_axes=(None, 0))(row_keys_B, columns)
+
+
+def _draw(logits_BxV, noise_BxV, temperature) -> tuple[jax.Array, jax.Array]:
+  """A token for each row, int32[B], and its log-probability, float32[B].
+
+  argmax(logits + T * Gumbel noise) is a draw from softmax(logits / T). At T = 0 it is the most
+  probable token.
+  """
+  token_B = argmax(logits_BxV + temperature * noise_BxV)
+  log_probs_BxV = jax.nn.log_softmax(logits_BxV / jnp.where(temperature > 0, temperature, 1.0))
+  return token_B, jnp.take_along_axis(log_probs_BxV, token_B[:, None], axis=1)[:, 0]

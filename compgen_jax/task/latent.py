@@ -1,10 +1,11 @@
-"""The hierarchical latent selection model, explicitly: a prompt P induces selections S, which generate the trace D.
+"""The hierarchical latent selection model: prompt P -> selections S -> trace D.
 
-S is a composition: L pairs (routing mechanism, skill). D is what they produce step by step from the two inputs:
-an operand and a result each, and the last result is the answer. `execute` is the deterministic map S -> D,
-`sample` draws S from a support and the inputs from the input distribution (so that P = (inputs, names of S)),
-and `posterior` inverts it: which selections explain a trace. (The paper's model, arXiv 2606.18089: "a prompt P
-induces discrete latent selections S; S generates the observed reasoning trace D".)
+S is a composition: L pairs (routing mechanism, skill). D is what they make step by step from the
+two inputs: an operand and a result a step; the last result is the answer. `execute` is the
+deterministic map S -> D. `sample` draws the inputs, so that P = (inputs, names of S), and runs S; a
+support draws S itself. `posterior` inverts the model: which selections explain a trace. (The
+paper's model, arXiv 2606.18089: "a prompt P induces discrete latent selections S; S generates the
+observed reasoning trace D".)
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.task import routing, skills, strings
+from compgen_jax.task import modules, routing, strings
 from compgen_jax.task.strings import String
 from compgen_jax.task.vocab import TaskConfig
 
@@ -26,11 +27,13 @@ class Composition(NamedTuple):
 
 
 class Problem(NamedTuple):
-  """A composition with everything it produces.
+  """A composition with everything it makes.
 
-  `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). What they
-  hold beyond the depth means nothing. `first_label` int32[]: the label that names the first input.
-  `dry` bool[]: results and operands are random strings, whatever the modules (see `render`).
+  values: leading axis E = L + 2, the two inputs and then a result a step.
+  operands: leading axis L. What values and operands hold beyond the depth means nothing.
+  answer: the last result.
+  first_label: int32[], which label names the first input.
+  dry: bool[], operands and results are random strings, whatever the modules (see `render`).
   """
 
   composition: Composition
@@ -41,7 +44,7 @@ class Problem(NamedTuple):
   dry: jax.Array
 
 
-def execute(composition: Composition, inputs: String, task: TaskConfig):
+def execute(composition: Composition, inputs: String, task: TaskConfig) -> tuple[String, String]:
   """S -> D: runs a composition.
 
   Args:
@@ -50,21 +53,20 @@ def execute(composition: Composition, inputs: String, task: TaskConfig):
     task: the task.
 
   Returns:
-    `(values, operands)`, Strings with leading axes L + 2 and L. Steps beyond the depth repeat the last value.
+    `(values, operands)`, leading axes E and L. Steps beyond the depth repeat the last value.
   """
   depth_cap = composition.routing.shape[0]
   empty = jax.tree.map(lambda x: jnp.zeros((depth_cap,) + x.shape[1:], x.dtype), inputs)
-  values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, empty)
 
   def step(values, i):
     sources = routing.sources(values, i)
-    operand = routing.apply(composition.routing[i], sources, task.alphabet, task.routing_inventory)
-    result = skills.apply(composition.skill[i], operand, task.alphabet, task.skill_inventory)
+    operand = modules.apply(task.routing_inventory, composition.routing[i], sources, task.alphabet)
+    result = modules.apply(task.skill_inventory, composition.skill[i], operand, task.alphabet)
     result = strings.select(i < composition.depth, result, sources.previous)
     values = jax.tree.map(lambda v, r: v.at[i + 2].set(r), values, result)
     return values, operand
 
-  return jax.lax.scan(step, values, jnp.arange(depth_cap))
+  return jax.lax.scan(step, strings.join(inputs, empty), jnp.arange(depth_cap))
 
 
 def problem(
@@ -72,29 +74,47 @@ def problem(
 ) -> Problem:
   """The problem that a composition and two inputs (leading axis 2) make."""
   values, operands = execute(composition, inputs, task)
-  answer = jax.tree.map(lambda v: v[-1], values)
+  answer = strings.at(values, -1)
   return Problem(composition, values, operands, answer, first_label, jnp.bool_(False))
 
 
 def below(bits: jax.Array, n: int) -> jax.Array:
-  """int32 in [0, n) from uint32 random bits. (The bias is below n / 2**32; many small draws from one call compile faster.)"""
+  """int32 in [0, n) from uint32 random bits, of the same shape.
+
+  Its bias is below n / 2**32. One large draw of bits compiles faster than many small draws of
+  integers.
+  """
   return (bits % jnp.uint32(n)).astype(jnp.int32)
 
 
 def random_strings(bits: jax.Array, shortest: int, longest: int, task: TaskConfig) -> String:
-  """Strings (leading axis n) from uint32[n, 1 + W] random bits: lengths uniform in [shortest, longest], letters uniform."""
-  length_N = shortest + below(bits[:, 0], longest - shortest + 1)
-  make = lambda letters_W, length: strings.make(letters_W, length, task.width)
-  return jax.vmap(make)(below(bits[:, 1:], task.alphabet), length_N)
+  """Random strings (leading axis B): lengths uniform in [shortest, longest], letters uniform.
+
+  `bits` uint32[B, 1 + W]: a word for the length and one for each letter.
+  """
+  length_B = shortest + below(bits[:, 0], longest - shortest + 1)
+  return jax.vmap(strings.make)(below(bits[:, 1:], task.alphabet), length_B)
+
+
+def _dry_problem(
+  composition: Composition, inputs: String, first_label: jax.Array, noise: String
+) -> Problem:
+  """A problem whose operands and results are the strings of `noise` (leading axis 2 * L)."""
+  depth_cap = composition.routing.shape[0]
+  operands = jax.tree.map(lambda x: x[:depth_cap], noise)
+  results = jax.tree.map(lambda x: x[depth_cap:], noise)
+  values = strings.join(inputs, results)
+  answer = strings.at(values, -1)
+  return Problem(composition, values, operands, answer, first_label, jnp.bool_(True))
 
 
 def sample(
   key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False
 ) -> Problem:
-  """P and D given S: draws inputs and the starting label, then runs the composition.
+  """P and D given S: draws two inputs and the first label, then runs the composition.
 
-  Where `dry` (bool, or bool[] to choose at run time), the composition is not run: operands and results are random strings
-  of any length.
+  `dry` makes a dry problem instead. A bool decides when the program is traced, a bool[] when it
+  runs.
   """
   depth_cap = composition.routing.shape[0]
   n_strings = 2 if dry is False else 2 + 2 * depth_cap
@@ -105,27 +125,18 @@ def sample(
   if dry is False:
     return problem(composition, inputs, first_label, task)
   noise = random_strings(bits[3:], 1, task.width, task)
-  operands, results = (jax.tree.map(lambda x: x[i : i + depth_cap], noise) for i in (0, depth_cap))
-  values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, results)
-  noisy = Problem(
-    composition,
-    values,
-    operands,
-    jax.tree.map(lambda v: v[-1], values),
-    first_label,
-    jnp.bool_(True),
-  )
+  dry_problem = _dry_problem(composition, inputs, first_label, noise)
   if dry is True:
-    return noisy
-  golden = problem(composition, inputs, first_label, task)
-  return jax.tree.map(lambda a, b: jnp.where(dry, a, b), noisy, golden)
+    return dry_problem
+  executed = problem(composition, inputs, first_label, task)
+  return jax.tree.map(lambda a, b: jnp.where(dry, a, b), dry_problem, executed)
 
 
 class Posterior(NamedTuple):
   """P(S | D), step by step; zero beyond the depth.
 
-  `selection` float32[L, R, S]: the joint over (routing, skill), zero everywhere where nothing explains the step.
-  `explained` bool[L]: some pair explains the step.
+  `selection` float32[L, R, S]: the joint over (routing mechanism, skill); all zero where no pair
+  explains the step. `explained` bool[L]: some pair explains the step.
   """
 
   selection: jax.Array
@@ -151,12 +162,13 @@ def posterior(
 ) -> Posterior:
   """Which selections explain a trace.
 
-  The model is deterministic given S and its steps are independent given the values, so the posterior factorises
-  over steps: prior(r, s) * [skill_s(routing_r(values so far)) = result], normalised; where the trace shows its
-  operands (explicit form) also [routing_r(values so far) = operand]. It works on any values, a model's own too.
+  Given S the model is deterministic, and given the values its steps are independent. So the
+  posterior factorises over steps: prior(r, s) * [skill_s(routing_r(values so far)) = result],
+  normalised. Where the trace shows its operands (explicit form) there is one more factor:
+  [routing_r(values so far) = operand]. The values may be a model's own.
 
   Args:
-    values: two inputs and a result per step, leading axis L + 2.
+    values: two inputs and a result a step, leading axis E.
     depth: int32[], the number of steps.
     task: the task.
     operands: leading axis L, or None where the trace does not show them.
@@ -166,18 +178,21 @@ def posterior(
   if prior_RxS is None:
     prior_RxS = jnp.full((task.n_routings, task.n_skills), 1.0 / (task.n_routings * task.n_skills))
 
+  def results_of_all_skills(operand):
+    return modules.apply_all(task.skill_inventory, operand, task.alphabet)
+
+  are_equal = jax.vmap(strings.equal, in_axes=(0, None))
+
   def step(i):
-    result = jax.tree.map(lambda v: v[i + 2], values)
-    operand_R = routing.apply_all(routing.sources(values, i), task.alphabet, task.routing_inventory)
-    result_RxS = jax.vmap(lambda o: skills.apply_all(o, task.alphabet, task.skill_inventory))(
-      operand_R
-    )
-    consistent_RxS = jax.vmap(jax.vmap(lambda r: strings.equal(r, result)))(result_RxS)
+    operand_R = modules.apply_all(task.routing_inventory, routing.sources(values, i), task.alphabet)
+    result_RxS = jax.vmap(results_of_all_skills)(operand_R)
+    result = strings.at(values, i + 2)
+    consistent_RxS = jax.vmap(are_equal, in_axes=(0, None))(result_RxS, result)
     if operands is not None:
-      shown = jax.tree.map(lambda o: o[i], operands)
-      consistent_RxS &= jax.vmap(lambda o: strings.equal(o, shown))(operand_R)[:, None]
+      consistent_RxS &= are_equal(operand_R, strings.at(operands, i))[:, None]
     weight_RxS = prior_RxS * consistent_RxS * (i < depth)
     total = jnp.sum(weight_RxS)
     return weight_RxS / jnp.where(total > 0, total, 1.0), total > 0
 
-  return Posterior(*jax.vmap(step)(jnp.arange(depth_cap)))
+  selection, explained = jax.vmap(step)(jnp.arange(depth_cap))
+  return Posterior(selection, explained)

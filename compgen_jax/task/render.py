@@ -1,18 +1,21 @@
 """Problem -> tokens.
 
-Values are *named*: the two inputs and each step's result carry consecutive labels (cyclic, random start), so that
-a step at depth 5 looks like a step at depth 2. With labels A..., letters a..., for depth 2:
+Every value has a label. The two inputs and the results carry consecutive labels that start at a
+random one and go round, so that a step at depth 5 looks like a step at depth 2. With labels A...,
+letters a..., for depth 2:
 
   prompt     solve A bca B dd  C earlier reverse  D merge successor  =
   explicit   C earlier reverse bca C acb   D merge successor acbdd D bdcee   = bdcee end
   compact    C earlier reverse C acb   D merge successor D bdcee   = bdcee end
 
-The token after an entry `C earlier reverse` of the prompt (the next entry's label, or `=`) is the token after step
-C's result in the trace: a trace of any depth is written by following the prompt's list, and ends where it ends.
-In a *dry* problem all operands and results are random strings. Its letters are noise, so a learner must not be told them:
-dry traces show the format of a depth (which names follow which), and nothing of any module.
+Prompt and trace name the steps in the same order. In both, what comes after step C is the label of
+the next step, or `=` if there is none. So a trace of any depth can be written by following the
+prompt's list, and ends where the list ends.
 
-Modules appear only as opaque tokens; no definition is ever shown.
+In a *dry* problem all operands and results are random strings. A learner must not be trained on its
+letters. Dry traces show the format of a depth (which names follow which) and nothing of any module.
+
+Modules appear as opaque tokens; no definition is ever shown.
 """
 
 from typing import NamedTuple
@@ -20,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from compgen_jax.task import strings
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.strings import String
 from compgen_jax.task.vocab import TaskConfig
@@ -30,8 +34,9 @@ TRACES = ('explicit', 'compact')
 class Rendered(NamedTuple):
   """A problem's tokens, padded with `pad`.
 
-  `prompt` int32[P], padded on the *left*, so that all rows' traces start in the same column; `prompt_length`
-  int32[]; `trace` int32[C], padded on the right; `trace_length` int32[] (the `end` token counts); `dry` bool[].
+  `prompt` int32[P], padded on the *left*, so that all rows' traces start in the same column;
+  `prompt_length` int32[]; `trace` int32[C], padded on the right; `trace_length` int32[], which
+  counts the `end` token; `dry` bool[].
   """
 
   prompt: jax.Array
@@ -41,64 +46,59 @@ class Rendered(NamedTuple):
   dry: jax.Array
 
 
-def _pack(
-  tokens_N: jax.Array, present_N: jax.Array, width: int, pad: int
-) -> tuple[jax.Array, jax.Array]:
-  """The present tokens in their order, padded on the right to `width`, and how many there are."""
-  at_N = jnp.where(present_N, jnp.cumsum(present_N) - 1, width)
-  packed = jnp.full((width,), pad, jnp.int32).at[at_N].set(tokens_N.astype(jnp.int32), mode='drop')
-  return packed, jnp.sum(present_N).astype(jnp.int32)
+class _Segment(NamedTuple):
+  """Tokens, and which of them are written (bool, of the same length)."""
+
+  tokens: jax.Array
+  written: jax.Array
 
 
-def _segment(heads: list[jax.Array], s: String | None) -> tuple[jax.Array, jax.Array]:
-  """Head tokens and then a string's letters, as (tokens, present)."""
-  tokens, present = jnp.stack(heads), jnp.ones((len(heads),), bool)
+def _segment(markers: list[jax.Array], s: String | None = None, used: jax.Array | bool = True):
+  """Marker tokens and then a string's letters; nothing is written unless `used` (bool[])."""
+  tokens, written = jnp.stack(markers), jnp.ones((len(markers),), bool)
   if s is not None:
     tokens = jnp.concatenate([tokens, s.letters])
-    present = jnp.concatenate([present, jnp.arange(s.width) < s.length])
-  return tokens, present
+    written = jnp.concatenate([written, jnp.arange(s.width) < s.length])
+  return _Segment(tokens, written & used)
+
+
+def _pack(segments: list[_Segment], width: int, pad: int) -> tuple[jax.Array, jax.Array]:
+  """The written tokens in their order, padded on the right to `width`, and their number."""
+  tokens = jnp.concatenate([segment.tokens for segment in segments]).astype(jnp.int32)
+  written = jnp.concatenate([segment.written for segment in segments])
+  column = jnp.where(written, jnp.cumsum(written) - 1, width)
+  packed = jnp.full((width,), pad, jnp.int32).at[column].set(tokens, mode='drop')
+  return packed, jnp.sum(written).astype(jnp.int32)
 
 
 def labels(problem: Problem, task: TaskConfig) -> jax.Array:
-  """int32[V]: the label token of each value."""
-  v = jnp.arange(problem.values.length.shape[0])
-  return task.label_0 + (problem.first_label + v) % task.n_labels
+  """int32[E]: the label token of each value."""
+  value_E = jnp.arange(problem.values.length.shape[0])
+  return task.label_0 + (problem.first_label + value_E) % task.n_labels
 
 
 def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
-  """Tokens of one problem whose depth is at most `depth_cap` (which sets the widths)."""
-  label_V = labels(problem, task)
-  value = lambda i: jax.tree.map(lambda x: x[i], problem.values)
-  token = lambda t: jnp.int32(t)
+  """Tokens of one problem whose depth is at most `depth_cap`, which sets the widths."""
+  label_E = labels(problem, task)
+  solve, equals, end = (jnp.int32(token) for token in (task.solve, task.equals, task.end))
 
-  prompt = [
-    _segment([token(task.solve)], None),
-    _segment([label_V[0]], value(0)),
-    _segment([label_V[1]], value(1)),
-  ]
+  prompt = [_segment([solve])]
+  prompt += [_segment([label_E[i]], strings.at(problem.values, i)) for i in range(2)]
   trace = []
   for i in range(depth_cap):
     used = i < problem.composition.depth
-    entry = [
-      label_V[i + 2],
-      task.routing_0 + problem.composition.routing[i],
-      task.skill_0 + problem.composition.skill[i],
-    ]
-    operand = jax.tree.map(lambda x: x[i], problem.operands) if task.trace == 'explicit' else None
-    for parts, segment in ((prompt, _segment(entry, None)), (trace, _segment(entry, operand)),
-                           (trace, _segment([label_V[i + 2]], value(i + 2)))):  # fmt: skip
-      parts.append((segment[0], segment[1] & used))
-  prompt.append(_segment([token(task.equals)], None))
-  trace += [_segment([token(task.equals)], problem.answer), _segment([token(task.end)], None)]
+    label = label_E[i + 2]
+    routing = task.routing_0 + problem.composition.routing[i]
+    skill = task.skill_0 + problem.composition.skill[i]
+    operand = strings.at(problem.operands, i) if task.trace == 'explicit' else None
+    prompt.append(_segment([label, routing, skill], None, used))
+    trace.append(_segment([label, routing, skill], operand, used))
+    trace.append(_segment([label], strings.at(problem.values, i + 2), used))
+  prompt.append(_segment([equals]))
+  trace += [_segment([equals], problem.answer), _segment([end])]
 
-  join = lambda parts: [jnp.concatenate(x) for x in zip(*parts)]
-  prompt_width, trace_width = task.prompt_width(depth_cap), task.trace_width(depth_cap)
-  prompt_P, prompt_length = _pack(*join(prompt), prompt_width, task.pad)
-  trace_C, trace_length = _pack(*join(trace), trace_width, task.pad)
-  return Rendered(
-    jnp.roll(prompt_P, prompt_width - prompt_length),
-    prompt_length,
-    trace_C,
-    trace_length,
-    problem.dry,
-  )
+  prompt_width = task.prompt_width(depth_cap)
+  prompt_P, prompt_length = _pack(prompt, prompt_width, task.pad)
+  prompt_P = jnp.roll(prompt_P, prompt_width - prompt_length)
+  trace_C, trace_length = _pack(trace, task.trace_width(depth_cap), task.pad)
+  return Rendered(prompt_P, prompt_length, trace_C, trace_length, problem.dry)

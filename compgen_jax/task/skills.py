@@ -1,26 +1,29 @@
-"""The 24 skills: local string operations, one function each.
+"""The skills: local string operations, one function each.
 
-Every skill is total on strings of 1 to W letters, deterministic, never empty, never longer than W, not the
-identity, and differs from every other one; `tests/test_skills.py` proves this against an independent reference.
-The inventory is our instantiation of the paper's "24 skills (local operations)" (arXiv 2606.18089), whose
-definitions are not public. Examples use the alphabet abcdefgh (8 letters, cyclic: the successor of h is a).
+Every skill is deterministic and maps any string of 1 to W letters to a string of 1 to W letters.
+None is the identity, and no two are alike. `tests/test_skills.py` proves all of this and compares
+the skills with an independent reference. The paper has "24 skills (local operations)" (arXiv
+2606.18089) whose definitions are not public; these are ours. Examples use the alphabet abcdefgh (8
+letters, cyclic: the successor of h is a).
 
-To add a skill: write one function `(String, alphabet) -> String` with a worked example, and add it to `SKILLS`.
+To add a skill, write a function `(String, alphabet) -> String` with a worked example and add it to
+`SKILLS`. Write it again in plain Python in `tests/reference.py`. Nothing else changes.
 """
 
 import jax
 import jax.numpy as jnp
 
 from compgen_jax.task import strings
+from compgen_jax.task.modules import Module
 from compgen_jax.task.strings import String
 
 
 def _shift(s: String, amounts: jax.Array | int, alphabet: int) -> String:
-  """Adds `amounts` (int32[W] or scalar) to the letters, cyclically."""
-  return strings.make((s.letters + amounts) % alphabet, s.length, s.width)
+  """Moves each letter on in the cyclic alphabet by `amounts` (int32[W], or one int for all)."""
+  return strings.make((s.letters + amounts) % alphabet, s.length)
 
 
-# Permuting ------------------------------------------------------------------------------------------------
+# Permuting ----------------------------------------------------------------------------------------
 
 
 def reverse(s: String, alphabet: int) -> String:
@@ -63,18 +66,18 @@ def evens_then_odds(s: String, alphabet: int) -> String:
   return strings.permute(s, jnp.where(i < evens, 2 * i, 2 * (i - evens) + 1))
 
 
-# Ordering -------------------------------------------------------------------------------------------------
+# Ordering -----------------------------------------------------------------------------------------
 
 
 def _order(s: String, keys_W: jax.Array) -> String:
   """The letters by ascending key, ties in their order."""
   i = jnp.arange(s.width)
-  before_WxW = (keys_W[None] < keys_W[:, None]) | (
-    (keys_W[None] == keys_W[:, None]) & (i[None] < i[:, None])
-  )
+  smaller_WxW = keys_W[None] < keys_W[:, None]
+  tied_WxW = keys_W[None] == keys_W[:, None]
+  before_WxW = smaller_WxW | (tied_WxW & (i[None] < i[:, None]))
   rank_W = jnp.sum(before_WxW & (i[None] < s.length), axis=1)
   at_WxW = (rank_W[None] == i[:, None]) & (i[None] < s.length)
-  return strings.make(jnp.sum(jnp.where(at_WxW, s.letters[None], 0), axis=1), s.length, s.width)
+  return strings.make(jnp.sum(jnp.where(at_WxW, s.letters[None], 0), axis=1), s.length)
 
 
 def sort_up(s: String, alphabet: int) -> String:
@@ -89,7 +92,7 @@ def sort_down(s: String, alphabet: int) -> String:
   return _order(s, -s.letters)
 
 
-# Substituting ---------------------------------------------------------------------------------------------
+# Substituting -------------------------------------------------------------------------------------
 
 
 def successor(s: String, alphabet: int) -> String:
@@ -104,7 +107,7 @@ def predecessor(s: String, alphabet: int) -> String:
 
 def opposite(s: String, alphabet: int) -> String:
   """`abh -> hga`: the alphabet read from its other end."""
-  return strings.make(alphabet - 1 - s.letters, s.length, s.width)
+  return strings.make(alphabet - 1 - s.letters, s.length)
 
 
 def half_turn(s: String, alphabet: int) -> String:
@@ -112,7 +115,7 @@ def half_turn(s: String, alphabet: int) -> String:
   return _shift(s, alphabet // 2, alphabet)
 
 
-# Depending on position ------------------------------------------------------------------------------------
+# Depending on position ----------------------------------------------------------------------------
 
 
 def climb(s: String, alphabet: int) -> String:
@@ -135,7 +138,7 @@ def bump_last(s: String, alphabet: int) -> String:
   return _shift(s, 2 * (jnp.arange(s.width) == s.length - 1), alphabet)
 
 
-# Depending on content -------------------------------------------------------------------------------------
+# Depending on content -----------------------------------------------------------------------------
 
 
 def squeeze(s: String, alphabet: int) -> String:
@@ -144,13 +147,15 @@ def squeeze(s: String, alphabet: int) -> String:
 
 
 def fork(s: String, alphabet: int) -> String:
-  """`bcd -> ecd`, `gcd -> ecg`: a first letter of the lower half moves three on; otherwise the string is reversed
-  and its new first letter moves one on."""
-  low = s.letters[0] < alphabet // 2
+  """`bcd -> ecd`, `gcd -> ecg`
+
+  If the first letter is in the lower half, it moves three on. Otherwise the string is reversed, and
+  its new first letter moves one on.
+  """
   first = jnp.arange(s.width) == 0
-  return strings.select(
-    low, _shift(s, 3 * first, alphabet), _shift(reverse(s, alphabet), 1 * first, alphabet)
-  )
+  moved = _shift(s, 3 * first, alphabet)
+  turned = _shift(reverse(s, alphabet), 1 * first, alphabet)
+  return strings.select(s.letters[0] < alphabet // 2, moved, turned)
 
 
 def fold(s: String, alphabet: int) -> String:
@@ -163,18 +168,18 @@ def lower_peaks(s: String, alphabet: int) -> String:
   return _shift(s, jnp.where(s.letters == jnp.max(s.letters), -1, 0), alphabet)
 
 
-# Changing the length --------------------------------------------------------------------------------------
+# Changing the length ------------------------------------------------------------------------------
 
 
 def drop_first(s: String, alphabet: int) -> String:
   """`abcd -> bcd`; a single letter moves one on: `a -> b`."""
-  shorter = strings.make(strings.take(s.letters, jnp.arange(s.width) + 1), s.length - 1, s.width)
+  shorter = strings.make(strings.take(s.letters, jnp.arange(s.width) + 1), s.length - 1)
   return strings.select(s.length == 1, successor(s, alphabet), shorter)
 
 
 def drop_last(s: String, alphabet: int) -> String:
   """`abcd -> abc`; a single letter moves one back: `b -> a`."""
-  shorter = strings.make(s.letters, s.length - 1, s.width)
+  shorter = strings.make(s.letters, s.length - 1)
   return strings.select(s.length == 1, predecessor(s, alphabet), shorter)
 
 
@@ -182,34 +187,26 @@ def double_first(s: String, alphabet: int) -> String:
   """`abc -> aabc`; at the width cap the last letter is lost."""
   del alphabet
   letters_W = strings.take(s.letters, jnp.maximum(jnp.arange(s.width) - 1, 0))
-  return strings.make(letters_W, s.length + 1, s.width)
+  return strings.make(letters_W, s.length + 1)
 
 
 def append_next(s: String, alphabet: int) -> String:
-  """`abc -> abcd`: the successor of the last letter joins; at the width cap the first letter is lost."""
+  """`abc -> abcd`: the last letter's successor joins; at the width cap the first letter is lost."""
   i = jnp.arange(s.width)
   last = jnp.sum(jnp.where(i == s.length - 1, s.letters, 0))
   full = (s.length == s.width).astype(jnp.int32)
   length = s.length + 1 - full
   kept_W = strings.take(s.letters, i + full)
-  return strings.make(jnp.where(i == length - 1, (last + 1) % alphabet, kept_W), length, s.width)
+  return strings.make(jnp.where(i == length - 1, (last + 1) % alphabet, kept_W), length)
 
 
-SKILLS = (
-    reverse, rotate_left, rotate_right, swap_ends, swap_pairs, evens_then_odds,  # permuting
-    sort_up, sort_down,  # ordering
-    successor, predecessor, opposite, half_turn,  # substituting
-    climb, bump_evens, zigzag, bump_last,  # depending on position
-    squeeze, fork, fold, lower_peaks,  # depending on content
-    drop_first, drop_last, double_first, append_next,  # changing the length
-)  # fmt: skip
-
-
-def apply_all(s: String, alphabet: int, inventory=SKILLS) -> String:
-  """The result of every skill of `inventory` on `s`: a String with a leading axis S."""
-  return jax.tree.map(lambda *xs: jnp.stack(xs), *[f(s, alphabet) for f in inventory])
-
-
-def apply(skill: jax.Array, s: String, alphabet: int, inventory=SKILLS) -> String:
-  """The result of skill number `skill` (int32[], an index into `inventory`) on `s`."""
-  return jax.tree.map(lambda x: x[skill], apply_all(s, alphabet, inventory))
+# fmt: off
+SKILLS = tuple(Module(function) for function in (
+  reverse, rotate_left, rotate_right, swap_ends, swap_pairs, evens_then_odds,  # permuting
+  sort_up, sort_down,  # ordering
+  successor, predecessor, opposite, half_turn,  # substituting
+  climb, bump_evens, zigzag, bump_last,  # depending on position
+  squeeze, fork, fold, lower_peaks,  # depending on content
+  drop_first, drop_last, double_first, append_next,  # changing the length
+))
+# fmt: on

@@ -1,10 +1,12 @@
-"""Fixed-width strings: the values that skills and routing mechanisms map.
+"""Fixed-width strings: what skills and routing mechanisms read and return.
 
-A string of 1 to W letters is `letters_W` (int32 in [0, alphabet), zero beyond the length) and `length`
-(int32 scalar in [1, W]). All functions of `task/` take single strings and are batched with `jax.vmap`.
+A string has 1 to W letters. It is stored as `letters` (int32[W] in [0, alphabet), zero beyond the
+length) and `length` (int32[] in [1, W]). All functions of `task/` take single strings; `jax.vmap`
+batches them.
 
-Shape letters used throughout `task/`: W string width cap, L depth cap (steps), V values (L + 2), R routing
-mechanisms, S skills, T tokens.
+Shape letters of `task/`: W letters of a string (width cap), L steps (depth cap), E values (two
+inputs, then one result a step: L + 2), R routing mechanisms, S skills, Z compositions of a table, B
+examples, P prompt columns, C trace columns.
 """
 
 from typing import NamedTuple
@@ -24,39 +26,49 @@ class String(NamedTuple):
     return self.letters.shape[-1]
 
 
-def make(letters_N: jax.Array, length: jax.Array, width: int) -> String:
-  """A canonical string: at most `width` letters are kept and everything beyond the length is zero."""
-  letters_W = letters_N[:width]
+def make(letters_W: jax.Array, length: jax.Array) -> String:
+  """The string of the first `length` letters (all W of them if `length` is larger)."""
+  width = letters_W.shape[0]
   length = jnp.minimum(length, width).astype(jnp.int32)
   return String(jnp.where(jnp.arange(width) < length, letters_W, 0).astype(jnp.int32), length)
 
 
-def take(letters_N: jax.Array, indices_M: jax.Array) -> jax.Array:
-  """`letters_N[indices_M]`, zero where an index is outside [0, N).
+def take(letters_W: jax.Array, indices_W: jax.Array) -> jax.Array:
+  """int32[W]: `letters_W[indices_W]`, zero where an index is outside [0, W).
 
-  Written as a comparison and a sum: for a handful of letters that vectorises, where a gather does not.
+  It compares and sums, because for a few letters that is faster than a gather.
   """
-  hit_MxN = indices_M[:, None] == jnp.arange(letters_N.shape[0])
-  return jnp.sum(jnp.where(hit_MxN, letters_N, 0), axis=1)
+  hit_WxW = indices_W[:, None] == jnp.arange(letters_W.shape[0])
+  return jnp.sum(jnp.where(hit_WxW, letters_W, 0), axis=1)
 
 
 def permute(s: String, indices_W: jax.Array) -> String:
-  """The string whose letter i is letter `indices_W[i]` of `s`, of the same length."""
-  return make(take(s.letters, indices_W), s.length, s.width)
+  """The string of the same length whose letter i is letter `indices_W[i]` of `s`."""
+  return make(take(s.letters, indices_W), s.length)
 
 
 def concatenate(a: String, b: String) -> String:
   """`a` followed by `b`, cut at the width cap."""
   i = jnp.arange(a.width)
   letters_W = jnp.where(i < a.length, a.letters, take(b.letters, i - a.length))
-  return make(letters_W, a.length + b.length, a.width)
+  return make(letters_W, a.length + b.length)
 
 
 def equal(a: String, b: String) -> jax.Array:
-  """True (bool[]) where the two canonical strings are the same."""
+  """bool[]: the two strings are the same."""
   return (a.length == b.length) & jnp.all(a.letters == b.letters)
 
 
 def select(condition: jax.Array, a: String, b: String) -> String:
-  """`a` where `condition` (bool[]) else `b`."""
+  """`a` where `condition` (bool[]) holds, else `b`."""
   return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def at(strings: String, i: jax.Array | int) -> String:
+  """String number `i` of strings with a leading axis."""
+  return jax.tree.map(lambda x: x[i], strings)
+
+
+def join(a: String, b: String) -> String:
+  """The strings of `a` and then those of `b`, along their leading axes."""
+  return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)

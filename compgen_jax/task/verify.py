@@ -1,7 +1,8 @@
-"""What a trace gets right. Total (defined for whatever tokens), exact, on device.
+"""What a trace gets right: defined for any tokens, exact, on device.
 
-The reward of the paper is an exact match of the final string only (likely, see its digests); the stricter verdicts
-tell *why* a trace fails: its structure, a routing mechanism, or a skill.
+The paper's reward is probably an exact match of the answer alone. Reports of the paper say so; this
+was not checked against the paper itself. The stricter verdicts tell *why* a trace fails: its
+structure, a routing mechanism, or a skill.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.task import routing, skills, strings
+from compgen_jax.task import modules, routing, strings
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.render import labels
 from compgen_jax.task.strings import String
@@ -19,12 +20,16 @@ from compgen_jax.task.vocab import TaskConfig
 class Verdict(NamedTuple):
   """Verdicts on one trace.
 
-  `answer` bool[]: the trace ends, and the letters between its last `=` and its `end` are the answer.
-  `structure` bool[]: the right modules in the right order, as many as asked, every string named by its label.
-  `strict` bool[]: the answer, the structure, and every operand and result are right.
-  `operand_ok`, `result_ok` bool[L]: step i's operand (result) is what its routing mechanism (skill) makes of what
-  the trace itself says before it; counted only where the structure is right and i < depth. `operand_ok` is true
-  throughout for compact traces, whose `result_ok` then judges routing and skill together.
+  answer: bool[], the trace ends, and the letters between its last `=` and its `end` are the answer.
+  structure: bool[], the right modules in the right order, as many as asked, every string behind its
+    label.
+  strict: bool[], the answer, the structure, and every operand and result are right.
+  operand_ok: bool[L], step i's operand is what its routing mechanism makes of what the trace itself
+    says before it. A compact trace shows no operands; there it is always true.
+  result_ok: bool[L], step i's result is what its skill makes of the operand that the trace says; in
+    a compact trace, of the operand that its routing mechanism makes.
+
+  Where the structure is wrong, and beyond the depth, `operand_ok` and `result_ok` are false.
   """
 
   answer: jax.Array
@@ -34,87 +39,130 @@ class Verdict(NamedTuple):
   result_ok: jax.Array
 
 
-def _letters_after(at: jax.Array, until: jax.Array, tokens_C: jax.Array, width: int) -> String:
-  """The string in columns (at, until); its length is 0 or above the width cap where that is what is written."""
-  columns = at + 1 + jnp.arange(width)
-  letters = jnp.where(columns < until, tokens_C[jnp.clip(columns, 0, tokens_C.shape[0] - 1)], 0)
-  return String(letters.astype(jnp.int32), (until - at - 1).astype(jnp.int32))
+class _Trace(NamedTuple):
+  """A trace up to its first `end`; what follows is ignored.
+
+  tokens: int32[C].
+  ended: bool[], there is an `end`.
+  end: int32[], the column of the first `end`; C if there is none.
+  is_marker: bool[C], the tokens before it that are not letters.
+  markers: int32[4 * L + 2], the columns of the first markers; C where there are no more.
+  """
+
+  tokens: jax.Array
+  ended: jax.Array
+  end: jax.Array
+  is_marker: jax.Array
+  markers: jax.Array
+
+
+def _parse(trace_C: jax.Array, depth_cap: int, task: TaskConfig) -> _Trace:
+  """Finds the end and the markers of a trace."""
+  n_columns = trace_C.shape[0]
+  column_C = jnp.arange(n_columns, dtype=jnp.int32)
+  is_end_C = trace_C == task.end
+  ended = jnp.any(is_end_C)
+  end = jnp.where(ended, jnp.argmax(is_end_C), n_columns)
+  is_letter_C = (0 <= trace_C) & (trace_C < task.alphabet)
+  is_marker_C = (column_C < end) & ~is_letter_C
+  # Four a step, `=`, and one more, which ends the string behind `=`.
+  n_markers = 4 * depth_cap + 2
+  slot_C = jnp.where(is_marker_C, jnp.cumsum(is_marker_C) - 1, n_markers)
+  markers = jnp.full((n_markers,), n_columns, jnp.int32).at[slot_C].set(column_C, mode='drop')
+  return _Trace(trace_C, ended, end, is_marker_C, markers)
+
+
+def _string_between(trace: _Trace, start: jax.Array, stop: jax.Array, width: int) -> String:
+  """The letters behind column `start` and before column `stop`.
+
+  The length is what the trace says, so it can be 0 or above the width cap.
+  """
+  columns_W = start + 1 + jnp.arange(width)
+  tokens_W = trace.tokens[jnp.clip(columns_W, 0, trace.tokens.shape[0] - 1)]
+  letters_W = jnp.where(columns_W < stop, tokens_W, 0)
+  return String(letters_W.astype(jnp.int32), (stop - start - 1).astype(jnp.int32))
+
+
+def _answer_is_right(trace: _Trace, answer: String, task: TaskConfig) -> jax.Array:
+  """bool[]: the trace ends, and between its last `=` and its end is `answer` and nothing else."""
+  column_C = jnp.arange(trace.tokens.shape[0])
+  is_equals_C = (trace.tokens == task.equals) & (column_C < trace.end)
+  equals = jnp.max(jnp.where(is_equals_C, column_C, -1))
+  said = _string_between(trace, equals, trace.end, task.width)
+  letters_only = ~jnp.any(trace.is_marker & (column_C > equals))
+  return trace.ended & (equals >= 0) & letters_only & strings.equal(said, answer)
+
+
+def _structure_is_right(trace: _Trace, problem: Problem, task: TaskConfig) -> jax.Array:
+  """bool[]: the trace ends, and its markers are the right ones in the right places.
+
+  These are (label, routing mechanism, skill, label) a step, and then `=`. Letters may not come
+  before the first marker, nor between a label and its modules. In a compact trace they may not come
+  between the skill and the label of the result either.
+  """
+  composition = problem.composition
+  depth, depth_cap = composition.depth, composition.routing.shape[0]
+  label_L = labels(problem, task)[2:]
+  routing_L = task.routing_0 + composition.routing
+  skill_L = task.skill_0 + composition.skill
+  expected_Lx4 = jnp.stack([label_L, routing_L, skill_L, label_L], axis=1)
+  expected = jnp.append(expected_Lx4.reshape(-1), task.equals)
+  expected = jnp.where(jnp.arange(4 * depth_cap + 1) == 4 * depth, task.equals, expected)
+  ordinal_C = jnp.cumsum(trace.is_marker) - 1
+  is_expected_C = trace.tokens == expected[jnp.clip(ordinal_C, 0, 4 * depth_cap)]
+  right_number = jnp.sum(trace.is_marker) == 4 * depth + 1
+  right_markers = right_number & jnp.all(is_expected_C | ~trace.is_marker)
+
+  # This many columns behind a step's label is the last marker that no letters may precede.
+  n_adjacent = 2 if task.trace == 'explicit' else 3
+  step_L = jnp.arange(depth_cap)
+  distance_L = trace.markers[4 * step_L + n_adjacent] - trace.markers[4 * step_L]
+  no_letters_between = jnp.all((distance_L == n_adjacent) | (step_L >= depth))
+  return trace.ended & right_markers & no_letters_between & (trace.markers[0] == 0)
+
+
+def _steps_are_right(
+  trace: _Trace, problem: Problem, task: TaskConfig
+) -> tuple[jax.Array, jax.Array]:
+  """`(operand_ok, result_ok)`, both bool[L], for traces whose structure is right."""
+  composition = problem.composition
+  step_L = jnp.arange(composition.routing.shape[0])
+
+  def string_behind(i):
+    return _string_between(trace, trace.markers[i], trace.markers[i + 1], task.width)
+
+  said_operands = jax.vmap(string_behind)(4 * step_L + 2)
+  said_results = jax.vmap(string_behind)(4 * step_L + 3)
+  inputs = jax.tree.map(lambda v: v[:2], problem.values)
+  said_values = strings.join(inputs, said_results)
+
+  def is_proper(s):  # modules are defined only for such strings
+    return (s.length >= 1) & (s.length <= task.width)
+
+  def verify_step(i):
+    sources = routing.sources(said_values, i)
+    operand = modules.apply(task.routing_inventory, composition.routing[i], sources, task.alphabet)
+    operand_ok = jnp.bool_(True)
+    if task.trace == 'explicit':
+      said_operand = strings.at(said_operands, i)
+      operand_ok = is_proper(said_operand) & strings.equal(said_operand, operand)
+      operand = said_operand
+    result = modules.apply(task.skill_inventory, composition.skill[i], operand, task.alphabet)
+    said_result = strings.at(said_results, i)
+    result_ok = is_proper(operand) & is_proper(said_result) & strings.equal(said_result, result)
+    return operand_ok, result_ok
+
+  return jax.vmap(verify_step)(step_L)
 
 
 def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
-  """Judges one trace (int32[C], any values) of one problem."""
-  width, depth = task.width, problem.composition.depth
-  depth_cap = problem.composition.routing.shape[0]
-  n_columns = trace_C.shape[0]
-  column = jnp.arange(n_columns)
-
-  # Up to the first `end`; what follows it is nobody's business.
-  ends = trace_C == task.end
-  ended = jnp.any(ends)
-  end_at = jnp.where(ended, jnp.argmax(ends), n_columns)
-  inside = column < end_at
-  head = inside & ((trace_C >= task.alphabet) | (trace_C < 0))
-
-  # Answer: between the last `=` and `end`, letters only.
-  equals_at = jnp.max(jnp.where(inside & (trace_C == task.equals), column, -1))
-  answer = _letters_after(equals_at, end_at, trace_C, width)
-  clean = ~jnp.any(head & (column > equals_at))
-  answer_ok = ended & (equals_at >= 0) & clean & strings.equal(answer, problem.answer)
-
-  # Structure: the trace's head tokens are exactly (label, routing, skill, label) per step, and `=`.
-  label_V = labels(problem, task)
-  step = jnp.arange(depth_cap)
-  heads_Lx4 = jnp.stack(
-    [
-      label_V[2:],
-      task.routing_0 + problem.composition.routing[step],
-      task.skill_0 + problem.composition.skill[step],
-      label_V[2:],
-    ],
-    axis=1,
-  )
-  slot = jnp.arange(4 * depth_cap + 1)
-  expected = jnp.append(heads_Lx4.reshape(-1), task.equals)
-  expected = jnp.where(slot == 4 * depth, task.equals, expected)
-  ordinal_C = jnp.cumsum(head) - 1
-  matches = trace_C == expected[jnp.clip(ordinal_C, 0, 4 * depth_cap)]
-  structure = ended & (jnp.sum(head) == 4 * depth + 1) & jnp.all(matches | ~head)
-
-  # Columns of the heads, and with them the strings that the trace itself names.
-  at_N = jnp.full((4 * depth_cap + 2,), n_columns, jnp.int32)
-  at_N = at_N.at[jnp.where(head, ordinal_C, 4 * depth_cap + 2)].set(
-    column.astype(jnp.int32), mode='drop'
-  )
-  read = jax.vmap(lambda k: _letters_after(at_N[k], at_N[k + 1], trace_C, width))
-  said_operands, said_results = read(4 * step + 2), read(4 * step + 3)
-  # Nothing may stand between a label and its routing mechanism and skill; nor after these in compact traces.
-  n_tight = 2 if task.trace == 'explicit' else 3
-  tight = jnp.all((step >= depth) | (at_N[4 * step + n_tight] == at_N[4 * step] + n_tight))
-  structure &= tight & (at_N[0] == 0)
-
-  inputs = jax.tree.map(lambda v: v[:2], problem.values)
-  said_values = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), inputs, said_results)
-
-  proper = lambda s: (s.length >= 1) & (s.length <= width)  # of anything else, modules make nothing
-
-  def judge(i):
-    sources = routing.sources(said_values, i)
-    wanted = routing.apply(
-      problem.composition.routing[i], sources, task.alphabet, task.routing_inventory
-    )
-    said = jax.tree.map(lambda x: x[i], said_operands)
-    operand = said if task.trace == 'explicit' else wanted
-    operand_ok = (
-      proper(said) & strings.equal(said, wanted) if task.trace == 'explicit' else jnp.bool_(True)
-    )
-    result = skills.apply(
-      problem.composition.skill[i], operand, task.alphabet, task.skill_inventory
-    )
-    said_result = jax.tree.map(lambda x: x[i], said_results)
-    return operand_ok, proper(operand) & proper(said_result) & strings.equal(said_result, result)
-
-  operand_ok, result_ok = jax.vmap(judge)(step)
-  counted = structure & (step < depth)
-  steps_ok = jnp.all((operand_ok & result_ok) | (step >= depth))
-  strict = answer_ok & structure & steps_ok
-  return Verdict(answer_ok, structure, strict, operand_ok & counted, result_ok & counted)
+  """Verdicts on one trace (int32[C], any values) of one problem."""
+  depth, depth_cap = problem.composition.depth, problem.composition.routing.shape[0]
+  trace = _parse(trace_C, depth_cap, task)
+  answer = _answer_is_right(trace, problem.answer, task)
+  structure = _structure_is_right(trace, problem, task)
+  operand_ok, result_ok = _steps_are_right(trace, problem, task)
+  used_L = jnp.arange(depth_cap) < depth
+  strict = answer & structure & jnp.all((operand_ok & result_ok) | ~used_L)
+  counted_L = structure & used_L
+  return Verdict(answer, structure, strict, operand_ok & counted_L, result_ok & counted_L)

@@ -1,20 +1,30 @@
 """The task's settings and its tokens.
 
-Letters come first (ids 0 .. alphabet - 1), so that a model can tell content from structure by one comparison.
-Every other token *heads* a segment: the letters that follow it belong to it.
+Letters come first (ids 0 to alphabet - 1), so one comparison tells a letter from any other token.
+Every other token is a *marker*: it starts a segment, and the letters behind it are the segment's
+string.
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
-from compgen_jax.task.routing import ROUTINGS
+from compgen_jax.task import modules
+from compgen_jax.task.modules import Module
+from compgen_jax.task.routing import ROUTINGS, Routing
 from compgen_jax.task.skills import SKILLS
 
 SPECIALS = ('solve', '=', 'end', 'pad')
 
 
-def _pick(registry, names):
-  by_name = {entry.__name__: entry for entry in registry}
+def _label_name(i: int) -> str:
+  letter, turn = chr(ord('A') + i % 26), i // 26 + 1
+  return letter if turn == 1 else f'{letter}{turn}'
+
+
+def _pick(registry: Sequence[Module], names: Sequence[str]) -> tuple[Module, ...]:
+  """The modules of these names in this order; the whole registry if there are none."""
+  by_name = {module.name: module for module in registry}
   return tuple(by_name[name] for name in names) if names else tuple(registry)
 
 
@@ -36,18 +46,18 @@ class TaskConfig:
     """The same task with the names of all modules written out."""
     return dataclasses.replace(
       self,
-      skills=tuple(entry.__name__ for entry in self.skill_inventory),
-      routings=tuple(entry.__name__ for entry in self.routing_inventory),
+      skills=modules.names(self.skill_inventory),
+      routings=modules.names(self.routing_inventory),
     )
 
   @functools.cached_property
-  def skill_inventory(self):
-    """The skill functions in use, by index."""
+  def skill_inventory(self) -> tuple[Module, ...]:
+    """The skills in use, by index."""
     return _pick(SKILLS, self.skills)
 
   @functools.cached_property
-  def routing_inventory(self):
-    """The routing entries in use, by index."""
+  def routing_inventory(self) -> tuple[Routing, ...]:
+    """The routing mechanisms in use, by index."""
     return _pick(ROUTINGS, self.routings)
 
   @property
@@ -58,7 +68,7 @@ class TaskConfig:
   def n_routings(self) -> int:
     return len(self.routing_inventory)
 
-  # Token ids: letters, labels, routing mechanisms, skills, specials.
+  # Token ids, in this order: letters, labels, routing mechanisms, skills, specials.
   @property
   def label_0(self) -> int:
     return self.alphabet
@@ -96,7 +106,10 @@ class TaskConfig:
     return self.special_0 + len(SPECIALS)
 
   def prompt_width(self, depth: int) -> int:
-    """Tokens of the longest prompt of up to `depth` steps: `solve`, two named inputs, (label, routing, skill)s, `=`."""
+    """Tokens of the longest prompt of up to `depth` steps.
+
+    These are `solve`, two labelled inputs, (label, routing mechanism, skill) a step, and `=`.
+    """
     return 1 + 2 * (1 + self.max_input) + 3 * depth + 1
 
   def trace_width(self, depth: int) -> int:
@@ -105,8 +118,8 @@ class TaskConfig:
     return depth * (4 + strings_per_step * self.width) + 1 + self.width + 1
 
   def token_names(self) -> tuple[str, ...]:
-    """How each token is shown to a person: letters `a`..., labels `A`..., modules by name."""
-    letters = [chr(ord('a') + i) for i in range(self.alphabet)]
-    labels = [chr(ord('A') + i) for i in range(self.n_labels)]
-    modules = [entry.__name__ for entry in self.routing_inventory + self.skill_inventory]
-    return tuple(letters + labels + modules + list(SPECIALS))
+    """How each token is shown to a person: letters `a`, labels `A`..., modules by name."""
+    letters = tuple(chr(ord('a') + i) for i in range(self.alphabet))
+    labels = tuple(_label_name(i) for i in range(self.n_labels))
+    routings, skills = modules.names(self.routing_inventory), modules.names(self.skill_inventory)
+    return letters + labels + routings + skills + SPECIALS

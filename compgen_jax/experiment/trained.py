@@ -1,0 +1,223 @@
+"""Finished runs from Python: a model that samples and scores traces, and the measurements."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compgen_jax import verifier
+from compgen_jax.config import Config
+from compgen_jax.errors import ConfigError
+from compgen_jax.experiment import files, problems, run, stages
+from compgen_jax.experiment.problems import TextProblem
+from compgen_jax.learning.losses import token_log_probs
+from compgen_jax.model import rollout
+from compgen_jax.model.transformer import Model
+from compgen_jax.task import text
+from compgen_jax.task.vocab import TaskConfig
+
+SLACK = 8  # columns beyond the longest golden trace, so that an overlong trace is seen to be one
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sample:
+  """A trace that a model wrote, and what it gets right.
+
+  `trace` text. `answer`, `structure`, `strict` bool and `first_wrong_step` (int or None) are the
+  verdicts of `compgen_jax.verifier.verify`. Printed, the first wrong step is marked and the golden
+  one stands below it.
+  """
+
+  problem: TextProblem
+  trace: str
+  answer: bool
+  structure: bool
+  strict: bool
+  first_wrong_step: int | None
+
+  @property
+  def prompt(self) -> str:
+    """The problem's prompt."""
+    return self.problem.prompt
+
+  @property
+  def golden(self) -> str:
+    """The golden trace."""
+    return self.problem.trace
+
+  def __repr__(self) -> str:
+    line = self.problem.line()
+    answer, structure = ('right' if ok else 'wrong' for ok in (self.answer, self.structure))
+    verdict = f'answer {answer}, structure {structure}; {verifier.where(line, self.trace)}'
+    return f'{self.prompt}\n{verifier.compare(line, self.trace)}\n    {verdict}'
+
+
+class Score(NamedTuple):
+  """`words`: the trace, token by token. `log_probs`: of each, in nats. `total`: their sum."""
+
+  words: list[str]
+  log_probs: list[float]
+  total: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """The model that a finished stage ended with.
+
+  `params`: parameters of one seed. `model`: pure functions of them (`model.transformer.Model`).
+  `config`: the run's.
+  """
+
+  config: Config = dataclasses.field(repr=False)
+  stage: str
+  seed: int
+  model: Model = dataclasses.field(repr=False)
+  params: Any = dataclasses.field(repr=False)
+
+  @property
+  def task(self) -> TaskConfig:
+    """The task's settings and tokens."""
+    return self.config.task
+
+  def problems(self, support: str, n: int, depth: int | None = None) -> list[TextProblem]:
+    """The first n problems of a support of the config (of one of its depths); always the same ones.
+
+    Raises:
+      ConfigError: no such support, a dry one, or none of its depths.
+    """
+    return problems.draw(self.config, support, n, depth, self.seed)
+
+  def sample(
+    self, what: TextProblem | str | tuple, n: int = 1, temperature: float = 1.0, seed: int = 0
+  ) -> list[Sample]:
+    """Traces that the model writes for one problem.
+
+    Args:
+      what: a problem of `problems`; a prompt as text; a text such as `bca dd: earlier reverse,
+        merge successor`; or (inputs, steps) such as (('bca', 'dd'), [('earlier', 'reverse'),
+        ('merge', 'successor')]).
+      n: how many.
+      temperature: 0 takes the most probable token each time.
+      seed: of the randomness; sample i is a function of (seed, i).
+
+    Raises:
+      ConfigError: `what` is no problem of this task, or n or the temperature can't be; one line
+        that says what is legal.
+    """
+    if n < 1 or temperature < 0:
+      raise ConfigError(f'n={n!r}, temperature={temperature!r}: legal is n >= 1, temperature >= 0')
+    problem = problems.read(what, self.task)
+    n_tokens = self.task.trace_width(self.task.max_depth) + SLACK
+    prompt_1xP = self._columns(problem.prompt)
+    key, ids = jax.random.key(seed), np.arange(n)
+    tokens_BxC = _rollout(
+      self.params, prompt_1xP, key, ids, float(temperature), self.model, n_tokens, self.task.end
+    )
+    return [self._sample(problem, row) for row in np.asarray(tokens_BxC).tolist()]
+
+  def _sample(self, problem: TextProblem, tokens: list[int]) -> Sample:
+    while tokens and tokens[-1] == self.task.pad:
+      tokens = tokens[:-1]
+    trace = text.spell(tokens, self.task)
+    return Sample(problem, trace, **verifier.verify(problem.line(), trace))
+
+  def score(self, what: TextProblem | str | tuple, trace: str) -> Score:
+    """The log-probability of each token of a trace under the model (temperature 1).
+
+    Args:
+      what: the problem, as for `sample`.
+      trace: text; it need not be right, nor end.
+
+    Raises:
+      ConfigError: `what` is no problem of this task, or a word of the trace is no token of it.
+    """
+    problem = problems.read(what, self.task)
+    try:
+      tokens = text.parse(trace, self.task)
+    except ValueError as e:
+      raise ConfigError(f'trace: {e}') from e
+    if self.task.pad in tokens:
+      raise ConfigError("trace: 'pad' stands for no token; legal are all other words of the task")
+    # Of one width for all traces that a model samples, so that one program serves them.
+    n_columns = max(len(tokens), self.task.trace_width(self.task.max_depth) + SLACK)
+    trace_1xC = np.full((1, n_columns), self.task.pad, np.int32)
+    trace_1xC[0, : len(tokens)] = tokens
+    log_probs_C = _log_probs(self.params, self._columns(problem.prompt), trace_1xC, self.model)
+    log_probs = np.asarray(log_probs_C)[: len(tokens)].astype(float).tolist()
+    names = self.task.token_names()
+    return Score([names[token] for token in tokens], log_probs, sum(log_probs))
+
+  def _columns(self, prompt: str) -> np.ndarray:
+    """int32[1, P]: the prompt's tokens, padded on the left."""
+    tokens = text.parse(prompt, self.task)
+    width = self.task.prompt_width(self.task.max_depth)
+    prompt_1xP = np.full((1, width), self.task.pad, np.int32)
+    prompt_1xP[0, width - len(tokens) :] = tokens
+    return prompt_1xP
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'n_tokens', 'end'))
+def _rollout(params, prompt_1xP, key, ids_B, temperature, model: Model, n_tokens: int, end: int):
+  sampled = rollout.rollout(
+    model, params, prompt_1xP, key, ids_B, n_tokens=n_tokens, end=end, temperature=temperature
+  )
+  return sampled.tokens
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _log_probs(params, prompt_1xP, trace_1xC, model: Model) -> jax.Array:
+  tokens_1xT = jnp.concatenate([prompt_1xP, trace_1xC], axis=1)
+  logits_1xCxV = model.apply(params, tokens_1xT, start=prompt_1xP.shape[1] - 1)[:, :-1]
+  return token_log_probs(logits_1xCxV, trace_1xC)[0]
+
+
+# From a workdir -----------------------------------------------------------------------------------
+
+
+def load(workdir: str | os.PathLike, stage: str, seed: int | None = None) -> Trained:
+  """The model of a finished stage of a run.
+
+  Args:
+    workdir: the folder of the run.
+    stage: an entry of the config's `stages`.
+    seed: one of the run's seeds; None is the first.
+
+  Raises:
+    ConfigError: no such run, stage or seed; one line that says what is legal.
+    CheckpointError: the stage has not finished, or its checkpoint can't be read.
+  """
+  return restore(files.read_config(workdir), workdir, stage, seed)
+
+
+def restore(
+  config: Config, workdir: str | os.PathLike, stage: str, seed: int | None = None
+) -> Trained:
+  """As `load`, by a config under which the stage would have been trained likewise."""
+  if stage not in config.stages:
+    raise ConfigError(f'stage={stage!r}: legal is {" | ".join(config.stages)}')
+  if seed is not None and seed not in config.all_seeds:
+    raise ConfigError(f'seed={seed!r}: legal is {" | ".join(map(str, config.all_seeds))}')
+  seed = config.all_seeds[0] if seed is None else seed
+  base = run.build_setup(config, n_devices=1)
+  built = stages.build(stage, config, base, pathlib.Path(workdir))
+  params = jax.tree.map(lambda x: x[0], stages.trained_params(built, (seed,)))
+  return Trained(config, stage, seed, base.model, params)
+
+
+def read(workdir: str | os.PathLike) -> list[dict]:
+  """The rows of a run's results.jsonl: flat dicts, as `pandas.DataFrame` takes them.
+
+  Raises:
+    ConfigError: there is none (yet).
+  """
+  path = pathlib.Path(workdir) / 'results.jsonl'
+  if not path.is_file():
+    raise ConfigError(
+      f'workdir={str(workdir)!r}: no results.jsonl; legal is the folder of a finished run'
+    )
+  return files.read_jsonl(path)

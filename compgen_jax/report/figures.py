@@ -1,0 +1,258 @@
+"""The report's figures.
+
+Matplotlib is used only here and in axes.py, and through Figure objects: no backend is chosen for
+anyone.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from compgen_jax.report import axes as parts
+from compgen_jax.report.axes import BAND, FAINT, INK
+from compgen_jax.report.curves import Line, Panel
+from compgen_jax.report.digest import Contrast, Digest, Estimate, Outcomes, Side
+
+FIGURE_SPACE = '\u2007'
+# Brewer's BrBG: good to bad, colour-blind safe, and none of the arms' colours.
+OUTCOMES = {
+  'strict': ('every step right', '#01665e', 'white'),
+  'answer_only': ('answer right, a step or the structure wrong', '#80cdc1', INK),
+  'wrong_step': ('structure right, a routing or skill step wrong', '#dfc27d', INK),
+  'wrong_structure': ('structure wrong', '#8c510a', 'white'),
+}
+
+
+class Drawing(NamedTuple):
+  """A figure, its file's name, and its caption of one line."""
+
+  name: str
+  figure: Figure
+  caption: str
+
+
+def draw(digest: Digest) -> list[Drawing]:
+  """Every figure that the digest has data for."""
+  n = '/'.join(map(str, sorted({e.n for e in digest.accuracy.values()})))
+  caption = (
+    'Problems answered right (greedy), with 95 % intervals; '
+    f'n = {n} problems per seed at each point.'
+  )
+  drawings = [Drawing('accuracy', accuracy(digest), caption)]
+  if digest.contrasts:
+    caption = (
+      'Contrasts with 95 % intervals: filled where the interval excludes zero, else hollow; '
+      'squares are levels.'
+    )
+    drawings.append(Drawing('contrasts', contrasts(digest), caption))
+  if digest.curves or digest.accuracy_curves:
+    caption = (
+      'Training, from start to end of each stage: mean over seeds, '
+      'band from the lowest to the highest.'
+    )
+    if digest.accuracy_curves:
+      caption += ' Accuracy starts where the stage it comes from ended.'
+    drawings.append(Drawing('learning', learning(digest), caption))
+  if digest.modules:
+    caption = (
+      'Steps of each module done right, given what the trace says before them; '
+      f'{", ".join(digest.unseen)} pooled; well-structured traces only; '
+      f'sorted by {digest.arms[0]}.'
+    )
+    drawings.append(Drawing('modules', modules(digest), caption))
+  caption = (
+    f'Why greedy traces fail (n = {n}). Right answers count as right structure: '
+    'the third is a lower bound.'
+  )
+  drawings.append(Drawing('why', why(digest), caption))
+  return drawings
+
+
+def accuracy(digest: Digest) -> Figure:
+  """One group per (split, depth), one point with its interval per arm."""
+  n_across = max(3, min(len(digest.places), 64 // len(digest.arms)))
+  n_rows = math.ceil(len(digest.places) / n_across)
+  n_across = math.ceil(len(digest.places) / n_rows)  # rows of like length
+  figure, axes = parts.grid(n_rows, 1, 0.5 + 3.0 * n_rows)
+  for i, ax in enumerate(axes):
+    places = digest.places[i * n_across : (i + 1) * n_across]
+    if len(places) > 1:
+      for x in range(0, len(places), 2):
+        ax.axvspan(x - 0.5, x + 0.5, color=BAND, zorder=0, linewidth=0)
+    for arm in digest.arms:
+      estimates = [digest.accuracy.get((arm, *place)) for place in places]
+      parts.points(ax, digest, arm, estimates, 0.76)
+    parts.percent(ax.yaxis)
+    ax.set_ylabel('accuracy, %', fontsize=9, color=INK)
+    ax.set_xlim(-0.5, n_across - 0.5)
+    names = [f'{parts.broken(split)}\ndepth {depth}' for split, depth in places]
+    ax.set_xticks(range(len(places)), names, fontsize=9)
+    ax.tick_params(axis='x', length=0)
+  parts.arm_legend(figure, digest)
+  return figure
+
+
+def contrasts(digest: Digest) -> Figure:
+  """Forest plot. Its axis covers all intervals and zero."""
+  rows = digest.contrasts
+  figure, (ax,) = parts.grid(1, 1, 0.9 + 0.34 * len(rows), lines='x')
+  ax.axvline(0, color=INK, linewidth=1)
+  for y, contrast in enumerate(rows):
+    _contrast(ax, y, contrast)
+  low, high = min(0.0, *(c.low for c in rows)), max(0.0, *(c.high for c in rows))
+  margin = 0.05 * (high - low) or 1.0
+  ax.set_xlim(low - margin, high + margin)
+  ax.set_ylim(len(rows) - 0.5, -0.5)
+  names = [parts.literal(c.name) + ('' if c.is_difference else ' (a level)') for c in rows]
+  ax.set_yticks(range(len(rows)), names, fontsize=9)
+  ax.tick_params(axis='y', length=0)
+  ax.set_xlabel('accuracy points', fontsize=9, color=INK)
+  numbers = ax.twinx()  # the numbers stand beside the plot, where they can't cover anything
+  parts.bare(numbers, '')
+  numbers.set_ylim(ax.get_ylim())
+  numbers.set_yticks(range(len(rows)), _aligned([c.written for c in rows]), fontsize=9)
+  numbers.tick_params(axis='y', length=0)
+  return figure
+
+
+def _aligned(written: list[tuple[str, str]]) -> list[str]:
+  """Value and interval, the values right-aligned by spaces as wide as a digit."""
+  width = max(len(value) for value, _ in written)
+  return [f'{value.rjust(width, FIGURE_SPACE)}  {between}' for value, between in written]
+
+
+def _contrast(ax: Any, y: int, contrast: Contrast) -> None:
+  colour = INK if contrast.is_difference else FAINT
+  is_filled = contrast.side in (Side.ABOVE, Side.BELOW)
+  ax.plot([contrast.low, contrast.high], [y, y], color=colour, linewidth=1.8, solid_capstyle='butt')
+  ax.plot(
+    contrast.value,
+    y,
+    marker='o' if contrast.is_difference else 's',
+    color=colour,
+    markerfacecolor=colour if is_filled else 'white',
+    markersize=7,
+    markeredgewidth=1.5,
+  )
+
+
+def learning(digest: Digest) -> Figure:
+  """One panel per metric and per evaluated (split, depth), one line per arm."""
+  n_panels = len(digest.curves) + len(digest.accuracy_curves)
+  n_across = min(3, n_panels)
+  n_rows = math.ceil(n_panels / 3)
+  figure, axes = parts.grid(n_rows, n_across, 0.4 + 2.35 * n_rows)
+  for ax, (panel, lines) in zip(axes, digest.curves.items()):
+    _lines(ax, digest, lines, 1)
+    parts.title(ax, panel.title)
+    _scale(ax, panel, list(lines.values()))
+  for ax, ((split, depth), lines) in zip(
+    axes[len(digest.curves) :], digest.accuracy_curves.items()
+  ):
+    _lines(ax, digest, lines, 100)
+    parts.title(ax, f'accuracy, %: {split}, depth {depth}')
+    parts.percent(ax.yaxis)
+  for ax in axes[:n_panels]:
+    parts.percent(ax.xaxis)
+  for ax in axes[n_panels:]:
+    ax.remove()
+  for ax in axes[max(0, n_panels - 3) : n_panels]:
+    ax.set_xlabel("share of the stage's updates, %", fontsize=9, color=INK)
+  labels = {arm: f'{arm} ({digest.updates[arm]:,} updates)' for arm in digest.arms}
+  parts.arm_legend(figure, digest, labels)
+  return figure
+
+
+def _lines(ax: Any, digest: Digest, lines: dict[str, Line], factor: int) -> None:
+  for arm, line in lines.items():
+    parts.line(ax, digest, arm, line.x, factor * line.mean)
+    colour = digest.look(arm).colour
+    ax.fill_between(
+      line.x, factor * line.low, factor * line.high, color=colour, alpha=0.18, linewidth=0
+    )
+
+
+def _scale(ax: Any, panel: Panel, lines: list[Line]) -> None:
+  """From zero to the panel's top or the highest value, or logarithmic."""
+  low, high = min(line.low.min() for line in lines), max(line.high.max() for line in lines)
+  if panel.log_if_wide and low > 0 and high / low > 20:
+    ax.set_yscale('log')
+    ax.yaxis.set_major_formatter('{x:g}')
+  else:
+    top = panel.top or high or 1.0
+    ax.set_ylim(-0.025 * top, 1.05 * top)
+
+
+def modules(digest: Digest) -> Figure:
+  """Dot plot: a row per module, sorted by the first arm that has it."""
+  heights = [len(rows) for rows in digest.modules.values()]
+  figure = parts.figure(0.8 + max(0.3, 0.06 * len(digest.arms)) * max(heights))
+  # Both panels get rows of the same height: below the shorter one the figure stays empty.
+  mosaic, ratios = [list(digest.modules)], [1]
+  if min(heights) < max(heights):
+    mosaic.append(
+      [metric if len(rows) == max(heights) else '.' for metric, rows in digest.modules.items()]
+    )
+    ratios = [min(heights), max(heights) - min(heights)]
+  for metric, ax in figure.subplot_mosaic(mosaic, height_ratios=ratios).items():
+    parts.bare(ax, 'x')
+    _module_rows(ax, digest, digest.modules[metric])
+    parts.title(ax, f'{metric.removesuffix("_accuracy")} modules: steps right, %')
+  parts.arm_legend(figure, digest)
+  return figure
+
+
+def _module_rows(ax: Any, digest: Digest, rows: dict[str, dict[str, Estimate]]) -> None:
+  def order(name: str) -> tuple[float, str]:
+    first = rows[name].get(digest.arms[0])
+    return (-first.value if first else 1.0, name)
+
+  names = sorted(rows, key=order)
+  for y in range(0, len(names), 2):
+    ax.axhspan(y - 0.5, y + 0.5, color=BAND, zorder=0, linewidth=0)
+  for arm in digest.arms:
+    parts.points(ax, digest, arm, [rows[name].get(arm) for name in names], 0.7, sideways=True)
+  ax.set_yticks(range(len(names)), names, fontsize=9)
+  ax.tick_params(axis='y', length=0)
+  ax.set_ylim(len(names) - 0.5, -0.5)
+  parts.percent(ax.xaxis)
+
+
+def why(digest: Digest) -> Figure:
+  """Stacked bars: a panel per (split, depth), a bar per arm."""
+  n_across = min(4, len(digest.places))
+  n_rows = math.ceil(len(digest.places) / n_across)
+  height = 0.75 + n_rows * (0.6 + 0.27 * len(digest.arms))
+  figure, axes = parts.grid(n_rows, n_across, height, lines='', sharey=True)
+  for ax, (split, depth) in zip(axes, digest.places):
+    for y, arm in enumerate(digest.arms):
+      if (arm, split, depth) in digest.outcomes:
+        _stack(ax, y, digest.outcomes[arm, split, depth])
+    parts.title(ax, f'{split}, depth {depth}')
+    parts.percent(ax.xaxis, 50)
+    ax.set_xlim(0, 100)
+    ax.set_ylim(len(digest.arms) - 0.5, -0.5)
+    ax.set_yticks(range(len(digest.arms)), digest.arms, fontsize=9)
+    ax.tick_params(axis='y', length=0)
+  for ax in axes[len(digest.places) :]:
+    ax.remove()
+  handles = [Patch(color=colour, label=label) for label, colour, _ in OUTCOMES.values()]
+  parts.legend(figure, handles, 2)
+  figure.supxlabel('share of greedy traces, %', fontsize=9, color=INK)
+  return figure
+
+
+def _stack(ax: Any, y: int, outcomes: Outcomes) -> None:
+  left = 0.0
+  for name, share in outcomes._asdict().items():
+    _, colour, ink = OUTCOMES[name]
+    ax.barh(
+      y, 100 * share, left=100 * left, height=0.78, color=colour, edgecolor='white', linewidth=0.6
+    )
+    if share >= 0.12:  # narrower ones have no room for their number
+      middle = 100 * (left + share / 2)
+      number = f'{100 * share:.0f}'
+      ax.text(middle, y, number, ha='center', va='center', fontsize=7.5, color=ink)
+    left += share

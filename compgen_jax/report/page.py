@@ -1,0 +1,211 @@
+"""report.html: what an experiment found, in one file that needs nothing else.
+
+The figures also go to figures/*.png. The wording is built from the intervals and is the same
+whichever way they point.
+"""
+
+import base64
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from compgen_jax.config import Config, to_dict
+from compgen_jax.experiment import files
+from compgen_jax.report import tables
+from compgen_jax.report.digest import Contrast, Digest, Side, digest, signed
+from compgen_jax.report.tables import breakable, details, escape, note
+
+NO_FIGURES = 'The figures need matplotlib: pip install matplotlib, then run the same command again.'
+NAMED = 4  # contrasts that the first sentence names per side; the table has all
+SIDES = {  # in the order of the first sentence
+  Side.ABOVE: 'a 95 % interval above zero',
+  Side.BELOW: 'a 95 % interval below zero',
+  Side.AROUND: 'a 95 % interval that includes zero',
+  Side.NO_WIDTH: 'an interval without width, from which nothing follows',
+}
+STYLE = """
+:root { color-scheme: light dark;
+  --ink: #1d1d1f; --soft: #63636a; --rule: #d9d9de; --paper: #fff; --shade: #f5f5f7; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8ea; --soft: #a3a3ab; --rule: #3a3a40; --paper: #17171a; --shade: #202024; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.25rem 4rem; overflow-wrap: anywhere;
+  background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .75rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+.lead { font-size: 1.1rem; margin: 0 0 .5rem; }
+.note, figcaption { color: var(--soft); font-size: .875rem; }
+.wide { overflow-x: auto; } .note { margin: .5rem 0 0; }
+tbody th { min-width: 12rem; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
+  margin: .5rem 0; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--rule);
+  vertical-align: top; }
+th { font-weight: 600; } th[scope="row"], .first { text-align: left; }
+th[scope="colgroup"] { text-align: center; }
+thead { border-bottom: 1.5px solid var(--soft); } thead th[rowspan] { vertical-align: bottom; }
+tbody tr:hover { background: var(--shade); }
+small { display: block; color: var(--soft); font-weight: 400; font-size: .78rem; }
+td, th[scope="col"] { white-space: nowrap; }
+.key { display: inline-block; width: .75em; height: .75em; border: .15em solid; border-radius: 50%;
+  margin-right: .45em; }
+figure { margin: 1.25rem 0 2rem; }
+img { display: block; width: 100%; min-width: 44rem; background: #fff;
+  border: 1px solid var(--rule); border-radius: 6px; padding: 8px; }
+figcaption { margin-top: .4rem; }
+details { margin: .75rem 0; } summary { cursor: pointer; }
+pre { background: var(--shade); padding: .75rem; overflow-x: auto; overflow-wrap: normal;
+  font-size: .8rem; border-radius: 6px; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem;
+  margin: .5rem 0; }
+dt { color: var(--soft); } dd { margin: 0; }
+@media (max-width: 40rem) {
+  body { padding: 1rem 1rem 3rem; } th, td { padding: .35rem .4rem; } tbody th { min-width: 9rem; }
+}
+@media print {
+  :root { --ink: #000; --soft: #444; --rule: #bbb; --paper: #fff; --shade: #fff; }
+  body { max-width: none; padding: 0; font-size: 10pt; } img { min-width: 0; }
+  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; }
+}
+"""
+
+
+def write(
+  folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], summary: dict[str, Any]
+) -> None:
+  """Writes report.html and figures/*.png into `folder`, each file in one step.
+
+  Args:
+    folder: the run's workdir.
+    config: the experiment.
+    rows: the rows of results.jsonl.
+    summary: what summary.json holds.
+  """
+  d = digest(folder, config, rows, summary)
+  text = page(d, config, summary, _figures(folder, d))
+  # Plain ASCII, so that it reads the same whatever encoding the file system or a server claims.
+  files.write_bytes(folder / 'report.html', text.encode('ascii', 'xmlcharrefreplace'))
+
+
+def page(d: Digest, config: Config, summary: dict[str, Any], figures: list[str]) -> str:
+  """The whole report; `figures` are ready HTML."""
+  title = escape(f'{summary["experiment"]}: results')
+  greedy = tables.cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy)
+  others = [
+    tables.cells_table(d, config, _caption(metric), d.others[metric]) for metric in d.others
+  ]
+  parts = [
+    f'<h1>{title}</h1>',
+    f'<p class="lead">{breakable(headline(d.contrasts))}</p>',
+    note(scope(summary)),
+    '<h2>Accuracy</h2>',
+    greedy,
+    details('Strict accuracy, structure, pass@k', ''.join(others)),
+  ]
+  if d.contrasts:
+    parts += ['<h2>Contrasts</h2>', tables.contrasts_table(d.contrasts)]
+  parts += ['<h2>Figures</h2>', *figures]
+  if d.modules:
+    parts += ['<h2>Modules</h2>', *(tables.modules_table(d, metric) for metric in d.modules)]
+  resolved = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
+  parts += [
+    '<h2>How it was made</h2>',
+    _provenance(summary),
+    details('The resolved config', f'<pre>{escape(resolved)}</pre>'),
+  ]
+  top = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{title}</title><style>{STYLE}</style></head>\n<body>\n'
+  )
+  return top + '\n'.join(parts) + '\n</body></html>\n'
+
+
+def headline(contrasts: Sequence[Contrast]) -> str:
+  """One sentence: whose intervals exclude zero, and on which side."""
+  differences = [c for c in contrasts if c.is_difference]
+  if not differences:
+    return 'This experiment compares no arms by itself; the table of accuracies is its result.'
+  clauses = []
+  for side, words in SIDES.items():
+    mine = [c for c in differences if c.side == side]
+    if mine or side != Side.NO_WIDTH:
+      verb = 'has' if len(mine) < 2 else 'have'
+      clauses.append(f'{len(mine) or "none"} {verb} {words}{_named(mine)}')
+  subject = f'Of {len(differences)} differences' if len(differences) > 1 else 'Of 1 difference'
+  return f'{subject} in accuracy, {", ".join(clauses[:-1])}, and {clauses[-1]}.'
+
+
+def scope(summary: dict[str, Any]) -> str:
+  """What the intervals are over, and what they therefore do not say."""
+  seeds = summary['seeds']
+  if len(seeds) == 1:
+    text = (
+      f'One seed ({seeds[0]}): intervals are over problems and say how well this run is measured, '
+      'not how another seed would turn out.'
+    )
+  else:
+    names = ', '.join(map(str, seeds))
+    text = f'{len(seeds)} seeds ({names}): intervals are over seeds (Student’s t).'
+  if len(summary['contrasts']) > 1:
+    text += f' They are not adjusted for the number of contrasts, {len(summary["contrasts"])}.'
+  return text
+
+
+def _named(contrasts: list[Contrast]) -> str:
+  names = [f'{c.name} {signed(c.value)}' for c in contrasts[:NAMED]]
+  more = [f'{len(contrasts) - NAMED} more'] if len(contrasts) > NAMED else []
+  return f' ({", ".join(names + more)})' if names else ''
+
+
+def _figures(folder: pathlib.Path, d: Digest) -> list[str]:
+  """Draws, saves and embeds the figures; one line instead where matplotlib is not installed."""
+  try:
+    import matplotlib  # noqa: F401  an extra: setup.py, [plots]
+  except ImportError:
+    return [note(NO_FIGURES)]
+  from compgen_jax.report import figures
+
+  parts = []
+  for drawing in figures.draw(d):
+    buffer = io.BytesIO()
+    drawing.figure.savefig(buffer, format='png')
+    files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
+    data = base64.b64encode(buffer.getvalue()).decode()
+    caption = escape(drawing.caption)
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    parts.append(
+      f'<figure id="{drawing.name}"><div class="wide">{image}</div>'
+      f'<figcaption>{caption}</figcaption></figure>'
+    )
+  return parts
+
+
+def _caption(metric: str) -> str:
+  if metric.startswith('pass@'):
+    k = metric.removeprefix('pass@')
+    return f'{metric}: problems with a right answer among k = {k} sampled traces, %'
+  known = {
+    'strict_accuracy': (
+      'Strict accuracy: answer, structure, every operand and every result right, % (greedy)'
+    ),
+    'structure_accuracy': 'Structure: the right modules in the right order, % (greedy)',
+  }
+  return known.get(metric, f'{metric}, %')
+
+
+def _provenance(summary: dict[str, Any]) -> str:
+  versions = ', '.join(f'{name} {version}' for name, version in summary['versions'].items())
+  entries = {
+    'command': f'<code>{escape(summary["command"])}</code>',
+    'commit': escape(summary['commit'] or 'not run from a git checkout'),
+    'hardware': escape(summary['hardware']),
+    'versions': escape(versions),
+    'seeds': escape(', '.join(map(str, summary['seeds']))),
+    'wall time': f'{summary["wall_time_s"] / 60:.1f} min',
+  }
+  rows = ''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in entries.items())
+  return f'<dl>{rows}</dl>'

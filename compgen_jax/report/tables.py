@@ -1,0 +1,126 @@
+"""The report's tables and small parts, as HTML. All text from outside is escaped here."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from compgen_jax.config import Config
+from compgen_jax.report.digest import Cell, Contrast, Digest, Estimate
+
+
+def cells_table(d: Digest, config: Config, caption: str, cells: dict[Cell, Estimate]) -> str:
+  """Arms by (split, depth). n stands above the numbers where all arms have the same."""
+  places = [p for p in d.places if any((arm, *p) in cells for arm in d.arms)]
+  arms = [arm for arm in d.arms if any((arm, *p) in cells for p in places)]
+  n = {p: {cells[arm, *p].n for arm in arms if (arm, *p) in cells} for p in places}
+  splits = list(dict.fromkeys(split for split, _ in places))
+  width = {split: sum(s == split for s, _ in places) for split in splits}
+  top = ''.join(
+    f'<th scope="colgroup" colspan="{width[split]}">{escape(split)}</th>' for split in splits
+  )
+  depths = ''.join(
+    f'<th scope="col">depth {p[1]}{_small("n = " + _joined(n[p]))}</th>' for p in places
+  )
+  header = f'<tr><th rowspan="2" class="first">arm</th>{top}</tr><tr>{depths}</tr>'
+  body = ''
+  for arm in arms:
+    name = _key(d, arm) + breakable(arm) + _small(_origin(config, arm))
+    body += _row(name, [_estimate(cells.get((arm, *p)), len(n[p]) > 1) for p in places])
+  return _table(f'{caption}, with 95 % intervals over {_over(cells.values())}', header, body)
+
+
+def contrasts_table(contrasts: Sequence[Contrast]) -> str:
+  """A row per contrast, with what it is made of."""
+  names = ('value', '95 % interval', 'reading', 'over', 'problems')
+  titles = ''.join(f'<th scope="col">{name}</th>' for name in names)
+  body = ''
+  for c in contrasts:
+    reading = c.side.value if c.is_difference else 'a level'
+    cells = (*c.written, reading, c.over, c.n)
+    body += _row(breakable(c.name) + _small(c.formula), [escape(cell) for cell in cells])
+  header = f'<tr><th class="first">contrast</th>{titles}</tr>'
+  return _table('Accuracy points; problems are per seed, split and depth', header, body)
+
+
+def modules_table(d: Digest, metric: str) -> str:
+  """Modules by arm, folded away."""
+  modules = d.modules[metric]
+  arms = ''.join(f'<th scope="col">{_key(d, arm)}{escape(arm)}</th>' for arm in d.arms)
+  header = f'<tr><th class="first">module</th>{arms}</tr>'
+  body = ''
+  for module in sorted(modules):
+    cells = [_estimate(modules[module].get(arm), with_n=True) for arm in d.arms]
+    body += _row(escape(module), cells)
+  over = _over(e for row in modules.values() for e in row.values())
+  caption = (
+    'Steps right given what the trace says before them, %, over well-structured traces of '
+    f'{", ".join(d.unseen)}; n counts steps per seed; 95 % intervals over {over}'
+  )
+  kind = metric.removesuffix('_accuracy')
+  return details(f'{kind.capitalize()} modules', _table(caption, header, body))
+
+
+def details(name: str, content: str) -> str:
+  """Content (HTML) that unfolds at a click on its name (text)."""
+  return f'<details><summary>{escape(name)}</summary>{content}</details>'
+
+
+def note(text: str) -> str:
+  """A paragraph in small print."""
+  return f'<p class="note">{escape(text)}</p>'
+
+
+def escape(text: Any) -> str:
+  """Text as HTML, fit for attributes too."""
+  return html.escape(str(text))
+
+
+def breakable(text: str) -> str:
+  """Text as HTML that may break behind dots and underscores: names are long, phones narrow."""
+  return escape(text).replace('_', '_<wbr>').replace('.', '.<wbr>')
+
+
+def _table(caption: str, header: str, body: str) -> str:
+  table = f'<table><thead>{header}</thead><tbody>\n{body}</tbody></table>'
+  return f'{note(caption + ".")}<div class="wide">{table}</div>'
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+  values = ''.join(f'<td>{cell}</td>' for cell in cells)
+  return f'<tr><th scope="row">{name}</th>{values}</tr>\n'
+
+
+def _key(d: Digest, arm: str) -> str:
+  """A disc in the arm's colour, or a ring where its markers are hollow."""
+  look = d.look(arm)
+  fill = look.colour if look.filled else 'transparent'
+  return f'<span class="key" style="background:{fill};border-color:{look.colour}"></span>'
+
+
+def _origin(config: Config, arm: str) -> str:
+  stage = config.stages[arm]
+  parent = f' from {stage.init_from}' if stage.init_from else ''
+  return f'{stage.kind}{parent}, {stage.steps:,} updates'
+
+
+def _estimate(e: Estimate | None, with_n: bool) -> str:
+  if e is None:
+    return '<span class="note">none</span>'
+  n = f', n = {e.n}' if with_n else ''
+  return f'{100 * e.value:.1f}{_small(f"[{100 * e.low:.1f}, {100 * e.high:.1f}]{n}")}'
+
+
+def _small(text: str) -> str:
+  return f'<small>{escape(text)}</small>' if text else ''
+
+
+def _over(estimates: Iterable[Estimate]) -> str:
+  kinds = {e.over for e in estimates}
+  others = ', '.join(sorted(kinds - {'seeds'}))
+  if 'seeds' not in kinds:
+    return others
+  return f'seeds (over {others} where all seeds agree)' if others else 'seeds'
+
+
+def _joined(values: Iterable[Any]) -> str:
+  return ' / '.join(map(str, sorted(values)))

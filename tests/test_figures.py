@@ -1,0 +1,88 @@
+"""Figures: arms can be told apart, and text is drawn as it stands."""
+
+import math
+
+import numpy as np
+import pytest
+
+from compgen_jax.report import looks
+from compgen_jax.report.curves import PANELS, Line
+from compgen_jax.report.digest import digest
+from tests.reports import ARMS, make_config, make_run
+
+pytest.importorskip('matplotlib')
+
+from compgen_jax.report import axes, figures  # noqa: E402  they need matplotlib
+
+MANY = ('sft', *(f'arm_{i:02}' for i in range(13)))
+
+
+@pytest.fixture(scope='module')
+def many(tmp_path_factory):
+  """The digest of a run with 14 arms."""
+  folder = tmp_path_factory.mktemp('run')
+  config = make_config(arms=MANY, contrasts=())
+  return digest(folder, config, *make_run(folder, config, levels=dict.fromkeys(MANY, 0.5)))
+
+
+def test_arms_can_be_told_apart():
+  """Two arms of one look; two arms of one colour in a plot of lines, or of points."""
+  first = [looks.look(i) for i in range(21)]
+  assert len({(a.colour, a.marker) for a in first}) == 21
+  assert len({(a.colour, a.line) for a in first}) == 21
+  assert len({(a.colour, a.filled) for a in first[:14]}) == 14
+
+
+def test_legend_names_every_arm_with_its_look(many):
+  """An arm that the legend leaves out, or shows as another one."""
+  (legend,) = figures.accuracy(many).legends
+  assert [text.get_text() for text in legend.get_texts()] == list(MANY)
+  for arm, handle in zip(MANY, legend.get_lines()):
+    look = many.look(arm)
+    assert (handle.get_color(), handle.get_marker()) == (look.colour, look.marker)
+    assert handle.get_linestyle() == look.line
+    assert (handle.get_markerfacecolor() == 'white') == (not look.filled)
+
+
+def test_each_arm_has_a_point_per_place_at_its_accuracy(many):
+  """Points of one arm over the name of another place, or shares drawn as percentages."""
+  drawn = [line for ax in figures.accuracy(many).axes for line in ax.get_lines()]
+  n_rows = len(drawn) // len(MANY)
+  assert n_rows == math.ceil(len(many.places) / (64 // len(MANY)))
+  for i, arm in enumerate(MANY):
+    values = [y for line in drawn[i :: len(MANY)] for y in line.get_ydata()]
+    assert values == [100 * many.accuracy[arm, *place].value for place in many.places]
+
+
+def test_axis_is_logarithmic_only_where_values_span_much():
+  """A logarithmic axis for a loss that hardly moves, or for a reward."""
+  loss, reward = (next(p for p in PANELS if p.metric == name) for name in ('loss', 'reward'))
+
+  def scale(panel, low, high):
+    ends = np.array([low, high])
+    _, (ax,) = axes.grid(1, 1, 1.0)
+    figures._scale(ax, panel, [Line(ends, ends, ends, ends)])
+    return ax.get_yscale()
+
+  assert scale(loss, 0.01, 2.0) == 'log'
+  assert scale(loss, 0.5, 2.0) == scale(loss, 0.0, 2.0) == scale(reward, 0.01, 1.0) == 'linear'
+
+
+def test_dollars_are_no_formula(tmp_path):
+  """A name with two dollar signs that is drawn as TeX, or that stops the report."""
+  terms = ((1, 'rft', 'unseen', 3), (-1, 'sft', 'unseen', 3))
+  config = make_config(contrasts=(('a $\\frac$ b', terms),))
+  drawn = figures.contrasts(digest(tmp_path, config, *make_run(tmp_path, config)))
+  drawn.canvas.draw()
+  name = drawn.axes[0].get_yticklabels()[0]
+  assert name.get_text() == 'a \\$\\frac\\$ b'
+
+
+def test_captions_count_problems_per_seed(tmp_path):
+  """n of all seeds together, or a figure without a caption."""
+  config = make_config(seeds=(0, 1))
+  drawings = figures.draw(digest(tmp_path, config, *make_run(tmp_path, config)))
+  assert [d.name for d in drawings] == ['accuracy', 'contrasts', 'learning', 'modules', 'why']
+  assert 'n = 200 problems per seed' in drawings[0].caption
+  assert all(d.caption.endswith('.') for d in drawings)
+  assert len(ARMS) == len(drawings[0].figure.legends[0].get_texts())
