@@ -27,20 +27,15 @@ def test_forward_flops_by_hand():
 
 
 def test_optimizer_flops_by_hand():
-  """A matrix that is not one (norms, embeddings, convolutions), products on the longer side, one
-  that is not made."""
+  """A matrix that is not one (norms, embeddings, convolutions), products on the longer side, one that is not made."""
   blocks = dict(
     conv=np.ones((2, 4, 16)),
     norm=dict(scale=np.ones((2, 16))),
     qkv=np.ones((2, 16, 48)),
     ff_out=np.ones((2, 64, 16)),
   )
-  # X X^T and the last product; its square for 5 polynomials, the next X X^T for 4 (two products
-  # each), what has been for 4.
-
-  def one(a, b):
-    return 2 * a * b * a + 2 * a * a * b + (5 + 2 * 4 + 4) * 2 * a * a * a
-
+  # X X^T and the last product; its square for 5 polynomials, the next X X^T for 4 (two products each), what has been for 4.
+  one = lambda a, b: 2 * a * b * a + 2 * a * a * b + (5 + 2 * 4 + 4) * 2 * a * a * a
   assert workload.optimizer_flops('muon', dict(blocks=blocks)) == 2 * (one(16, 48) + one(16, 64))
   assert workload.optimizer_flops('adamw', dict(blocks=blocks)) == 0
 

@@ -96,8 +96,9 @@ def test_the_same_samples_earn_by_the_reward_that_is_asked_for():
   assert np.all(by_name['steps'].reward <= by_name['answer'].reward)
 
 
-@pytest.mark.parametrize('module, config', [(policy_gradient, m.RL), (rejection, m.RFT)])
-@pytest.mark.parametrize('reward', ['strict', 'steps'])
+@pytest.mark.parametrize(
+  'module, config, reward', [(policy_gradient, m.RL, 'steps'), (rejection, m.RFT, 'strict')]
+)
 def test_what_is_logged_is_what_was_trained_on(module, config, reward):
   """Catches a step that is not told the stage's reward, and a log of another one: `reward` is the
   mean of what the samples earned, and the shares of right ones stand beside it."""
@@ -107,7 +108,7 @@ def test_what_is_logged_is_what_was_trained_on(module, config, reward):
     seen.append(kwargs)
     return explore(*args, **kwargs)
 
-  setup = dataclasses.replace(RL_SETUP, anchor=())
+  setup = RL_SETUP
   config = dataclasses.replace(config, reward=reward)
   with mock.patch.object(exploration, 'explore', spy):
     start = create(setup, m.half_trained())

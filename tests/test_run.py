@@ -1,6 +1,7 @@
 """The main job, end to end, on the smallest experiment."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -51,6 +52,15 @@ def test_a_finished_run_is_not_run_again(finished):
   before = trained_files(workdir)
   assert compgen_jax.run(tiny(), workdir) == rows
   assert trained_files(workdir) == before and len(before) > 12
+
+
+def test_a_run_may_be_renamed(finished, tmp_path):
+  """Rows of one run under two names, which a table over runs would take for two experiments."""
+  workdir, rows = finished
+  shutil.copytree(workdir, tmp_path / 'w')
+  renamed = compgen_jax.run(tiny(experiment='other'), tmp_path / 'w')
+  assert renamed == [row | {'experiment': 'other'} for row in rows]
+  assert trained_files(tmp_path / 'w') == trained_files(workdir)
 
 
 def test_evaluating_more_often_changes_no_training(finished, tmp_path):
