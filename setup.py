@@ -5,7 +5,7 @@ import setuptools
 setuptools.setup(
   name='compgen_jax',
   version='0.1.0',
-  description='Do SFT and RL turn reasoning traces into reusable modules? A JAX-native research codebase.',
+  description='Do SFT and RL turn reasoning traces into reusable modules?',
   packages=setuptools.find_packages(include=['compgen_jax', 'compgen_jax.*']),
   python_requires='>=3.11',
   install_requires=[
@@ -20,7 +20,7 @@ setuptools.setup(
   ],
   extras_require={
     'plots': ['matplotlib>=3.8'],
-    'test': ['pytest>=8'],
+    'test': ['pytest>=8', 'ruff>=0.12'],
     'peer': ['torch>=2.6', 'trl>=1.0'],
   },
 )

@@ -163,8 +163,8 @@ def _make(config: ConfigDict | dict, fill: bool) -> Config:
       raise ConfigError(f'{name}: missing; start from configs/default.py')
     kinds[name] = typed.section(config.get(name, {}), kind.section, name, fill)
   stages = {name: _with_typed_settings(name, stage) for name, stage in made.stages.items()}
-  task = made.task.resolved()
-  made = dataclasses.replace(made, kinds=kinds, stages=stages, task=task)
+  validation.module_names(made.task)
+  made = dataclasses.replace(made, kinds=kinds, stages=stages, task=made.task.resolved())
   validation.validate(made)
   return made
 

@@ -9,6 +9,7 @@ from compgen_jax.task.pools import POOLS
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
+from compgen_jax.task.vocab import TaskConfig
 
 if TYPE_CHECKING:
   from compgen_jax.config import Config
@@ -41,6 +42,12 @@ def _names(path: str, names: tuple[str, ...], legal) -> None:
   _no_repetition(path, names, 'names')
 
 
+def module_names(task: TaskConfig) -> None:
+  """Raises ConfigError where a module is named that does not exist."""
+  _names('task.skills', task.skills, modules.names(SKILLS))
+  _names('task.routings', task.routings, modules.names(ROUTINGS))
+
+
 def validate(config: 'Config') -> None:
   """Raises ConfigError where a value, or a combination of values, can't work."""
   _task(config)
@@ -66,8 +73,6 @@ def _task(config: 'Config') -> None:
   fewest = task.max_depth + 2
   legal = f'task.max_depth + 2 = {fewest} to 128'
   require(fewest <= task.n_labels <= 128, 'task.n_labels', task.n_labels, legal)
-  _names('task.skills', task.skills, modules.names(SKILLS))
-  _names('task.routings', task.routings, modules.names(ROUTINGS))
   require('previous' in task.routings, 'task.routings', task.routings, "a tuple with 'previous'")
   _at_least(0, pools__salt=pools.salt)
   for pool in POOLS:
@@ -169,9 +174,9 @@ def _settings(config: 'Config', name: str) -> None:
   whole = sum(rows) == total and min(rows) >= 1
   legal = f'shares that split {field}={total} into whole rows'
   require(whole, f'{path}.shares', stage.shares, legal)
-  for support, n in config.anchor_rows(name).items():
-    field = settings_field(config, name, 'anchor')
-    one_of(support, config.supports, field)
+  if config.kind(name).explores:
+    _names(settings_field(config, name, 'anchor'), settings.anchor, config.supports)
+  for n in config.anchor_rows(name).values():
     even = n * len(settings.anchor) == settings.anchor_batch
     legal = f'a multiple of the number of anchors, {len(settings.anchor)}'
     field = settings_field(config, name, 'anchor_batch')

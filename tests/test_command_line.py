@@ -1,4 +1,5 @@
-"""The commands as a person types them: one line for a mistake, exit status not 0, nothing overwritten."""
+"""The commands as a person types them: one line for a mistake, exit status not 0, nothing
+overwritten."""
 
 import subprocess
 import sys
@@ -18,7 +19,7 @@ def _run(*args, module='compgen_jax.main'):
     ((), '--config is missing'),
     (GOOD[:1], '--workdir is missing'),
     (('--config=configs/nope.py', GOOD[1]), 'no such file; legal is configs/default.py'),
-    ((*GOOD, '--config.modle.d_model=3'), "config.modle.d_model: no such field as 'modle'; legal there: contrasts"),
+    ((*GOOD, '--config.modle.d_model=3'), "config.modle.d_model: no such field as 'modle'; legal"),
     ((*GOOD, '--config.model.d_model=wide'), 'config.model.d_model=wide'),
     ((*GOOD, '--config.sft.lr=nan'), 'sft.lr=nan: a finite number is wanted'),
     ((*GOOD, 'config.seed=3'), "stray argument 'config.seed=3'"),

@@ -1,13 +1,24 @@
-"""Every mistake is one line that names the field, the value and what is legal."""
+"""The typed config: complete, rebuilt from its file, with settings stage by stage."""
 
+import ast
+import copy
+import dataclasses
 import importlib
 import pathlib
+import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from compgen_jax import config as config_lib
+from compgen_jax import typed
+from compgen_jax.config import ConfigError, RunConfig, from_config_dict, from_json, to_dict
+from compgen_jax.learning.kinds import KINDS
+from compgen_jax.learning.optimizer import OptimizerConfig
+from compgen_jax.task.support import SupportConfig
 from configs import default
-from tests.experiments import tiny
+from tests.experiments import plain, tiny
 
 CONFIGS = ('default', 'quickstart', 'structure')
 
@@ -15,136 +26,178 @@ CONFIGS = ('default', 'quickstart', 'structure')
 @pytest.mark.parametrize('name', CONFIGS)
 def test_committed_configs_are_valid(name):
   """A config that was committed but never loaded."""
-  config_lib.from_config_dict(importlib.import_module(f'configs.{name}').get_config())
+  from_config_dict(importlib.import_module(f'configs.{name}').get_config())
 
 
 def test_round_trip_through_plain_dicts():
   """config.json that would not rebuild the config it came from."""
-  config = config_lib.from_config_dict(tiny())
-  assert config_lib.from_config_dict(config_lib.to_dict(config)) == config
+  config = from_config_dict(tiny(stages__rl__settings__anchor=('sft', 'rl')))
+  assert config.stages['rl'].settings == {'anchor': ('sft', 'rl')}
+  assert from_config_dict(to_dict(config)) == config == from_json(to_dict(config))
 
 
-BAD_VALUES = (
-    ({'sft__lr': float('nan')}, 'sft.lr=nan', 'finite'),
-    ({'sft__lr': -1.0}, 'sft.lr=-1.0', 'above 0'),
-    ({'seed': 2**40}, 'seed=', '32 bits'),
-    ({'seed': -1}, 'seed=-1', '0 or more'),
-    ({'seeds': (1, 1)}, 'seeds=(1, 1)', 'without repetition'),
-    ({'task__alphabet': 7}, 'task.alphabet=7', 'even number'),
-    ({'task__width': 1}, 'task.width=1', '4 to 32'),
-    ({'task__min_input': 9}, 'task.min_input=9', '2 to task.width'),
-    ({'task__n_labels': 4}, 'task.n_labels=4', 'task.max_depth + 2'),
-    ({'task__trace': 'terse'}, "task.trace='terse'", 'explicit | compact'),
-    ({'task__skills': ('revers',)}, "task.skills='revers'", 'reverse | '),
-    ({'task__routings': ('merge',)}, 'task.routings', "'previous'"),
-    ({'pools__test': 0.9}, 'pools=', '= 1'),
-    ({'pools__rl': 0.0}, 'pools.rl=0.0', 'between 0 and 1'),
-    ({'model__positions': 'sinus'}, "model.positions='sinus'", 'segment | rope | none'),
-    ({'model__n_heads': 3}, 'model.n_heads=3', 'a divisor of model.d_model=16'),
-    ({'model__dtype': 'float16'}, "model.dtype='float16'", 'float32 | bfloat16'),
-    ({'optimizer__b2': 1.0}, 'optimizer.b2=1.0', 'below 1'),
-    ({'rl__group': 1}, 'rl.group=1', '2 or more'),
-    ({'rl__estimator': 'ppo'}, "rl.estimator='ppo'", 'reinforce | rloo | grpo | dr_grpo'),
-    ({'rl__temperature': 0.0}, 'rl.temperature=0.0', 'above 0'),
-    ({'rft__sampler': 'both'}, "rft.sampler='both'", 'parent | current'),
-    ({'supports__rl__depths': (9,)}, 'supports.rl.depths=9', 'task.max_depth=3'),
-    ({'supports__rl__depths': ()}, 'supports.rl.depths=()', 'at least one'),
-    ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
-    ({'supports__rl__without_skills': ('reverse', 'successor', 'drop_last', 'climb')}, 'without_skills', 'fewer than all 4'),
-    ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),
-    ({'stages__rl__init_from': 'nowhere'}, "stages.rl.init_from='nowhere'", 'sft'),
-    ({'stages__rl__init_from': ''}, 'stages.rl.init_from', 'a stage to start from'),
-    ({'stages__sft__init_from': 'rl'}, 'a circle', 'sft'),
-    ({'stages__rl__kind': 'ppo'}, "stages.rl.kind='ppo'", 'sft | rl | rft'),
-    ({'stages__rl__data': ('other', 'rl')}, "stages.rl.data='other'", 'sft'),
-    ({'stages__rl__shares': (0.6, 0.6)}, 'stages.rl.shares', 'add up to 1'),
-    ({'stages__rl__shares': (0.9, 0.1)}, 'stages.rl.shares', 'whole rows'),
-    ({'stages__rl__steps': 0}, 'stages.rl.steps=0', '1 or more'),
-    ({'eval__splits__deeper': 'nothing'}, "eval.splits.deeper='nothing'", 'sft'),
-    ({'eval__pass_k': (8,)}, 'eval.pass_k=8', 'eval.pass_samples=4'),
-    ({'eval__trained': ('all',)}, "eval.trained='all'", 'unseen'),
-    ({'contrasts': (('x', ((1, 'rl', 'unseen', 7),)),)}, 'contrasts[x]=7', '0 | 2'),
-    ({'contrasts': (('x', ((1, 'arm', 'unseen', 0),)),)}, "contrasts[x]='arm'", 'rl'),
-    ({'run__steps_per_call': 0}, 'run.steps_per_call=0', '1 or more'),
-)  # fmt: skip
+def test_names_of_modules_are_resolved():
+  """A config.json that says "all", which another version of the code would read as more."""
+  held = to_dict(from_config_dict(tiny(task__skills=(), task__routings=())))
+  assert len(held['task']['skills']) == 24 and len(held['task']['routings']) == 10
+  assert 'reverse' in held['task']['skills'] and 'previous' in held['task']['routings']
 
 
-@pytest.mark.parametrize(
-  'changes, names, legal', BAD_VALUES, ids=[' '.join(c) for c, _, _ in BAD_VALUES]
-)
-def test_bad_values_are_named_in_one_line(changes, names, legal):
-  """A value that can't work and is found out minutes later, or never."""
-  plain = config_lib.to_dict(config_lib.from_config_dict(tiny()))
-  for path, value in changes.items():
-    *sections, field = path.split('__')
-    node = plain
-    for section in sections:
-      node = node[section]
-    assert field in node or sections[-1:] == ['splits'], path
-    node[field] = value
-  with pytest.raises(config_lib.ConfigError) as e:
-    config_lib.from_config_dict(plain)
-  assert names in str(e.value) and legal in str(e.value) and '\n' not in str(e.value)
+# Defaults -----------------------------------------------------------------------------------------
+
+# Fields whose value in configs/default.py is not what runs did before the field existed.
+CHANGED_SINCE: tuple[str, ...] = ()
 
 
-@pytest.mark.parametrize('field, value, message', [
-    ('modle', {}, 'did you mean model'),
-    ('seed', 1.5, 'int is wanted'),
-    ('seed', True, 'int is wanted'),
-    ('experiment', 3, 'str is wanted'),
-    ('seeds', 'abc', 'tuple of int'),
-    ('model', 'big', 'a section'),
-])  # fmt: skip
-def test_fields_and_types(field, value, message):
-  """An unknown field that is ignored, or a value cast in silence."""
-  plain = config_lib.to_dict(config_lib.from_config_dict(tiny())) | {field: value}
-  with pytest.raises(config_lib.ConfigError, match=message):
-    config_lib.from_config_dict(plain)
+def _defaults() -> dict[str, object]:
+  """Every default that a section of the config has, by name."""
+  sections = {'optimizer': OptimizerConfig, 'run': RunConfig, 'supports': SupportConfig}
+  sections |= {name: kind.section for name, kind in KINDS.items()}
+  sections |= {f.name: f.type for f in dataclasses.fields(config_lib.Config) if f.name in ALSO}
+  found = {}
+  for section, cls in sections.items():
+    for field in dataclasses.fields(cls):
+      if field.default is not dataclasses.MISSING:
+        found[f'{section}.{field.name}'] = field.default
+  return found
 
 
-def test_missing_field():
-  """A default that only the code knows."""
-  plain = config_lib.to_dict(config_lib.from_config_dict(tiny()))
-  del plain['model']['d_ff']
-  with pytest.raises(config_lib.ConfigError, match='model.d_ff: missing'):
-    config_lib.from_config_dict(plain)
+ALSO = ('task', 'pools', 'model', 'eval')
 
 
-def test_batches_that_do_not_divide_over_devices():
-  """12 rows on 8 devices, accepted in silence."""
-  config = config_lib.from_config_dict(tiny(run__data_parallel=8))
-  with pytest.raises(config_lib.ConfigError, match=r'prompts=2: legal is .* multiple of 8'):
-    config_lib.validate_devices(config, 8)
-  with pytest.raises(
-    config_lib.ConfigError, match='run.data_parallel=8: legal is at most the 2 devices'
-  ):
-    config_lib.validate_devices(config, 2)
-  assert config_lib.validate_devices(config_lib.from_config_dict(tiny()), 2) == 1
+def test_defaults_are_those_of_the_config_file():
+  """Two values for one knob: an old run that is continued would get another than it had."""
+  config = default.get_config()
+  config.supports = default.support()
+  found = _defaults()
+  assert len(found) > 30
+  for name, value in found.items():
+    section, field = name.split('.')
+    if name not in CHANGED_SINCE:
+      assert config[section][field] == value, name
 
 
-def test_every_knob_is_read():
-  """A field of configs/default.py that no code reads, or a dataclass field that it does not hold."""
-  config_lib.from_config_dict(default.get_config())  # unknown and missing fields both raise
-  files = [
-    p for p in pathlib.Path(config_lib.__file__).parent.rglob('*.py') if p.name != 'config.py'
-  ]
-  text = (
-    ''.join(p.read_text() for p in files)
-    + pathlib.Path(config_lib.__file__).read_text().split('# Types')[0]
+def test_a_config_of_an_older_run_is_filled_up():
+  """A run that the code can't read any more since it has learned a new setting, or that gets a
+  value that it did not have."""
+  config = plain()
+  for name in _defaults():
+    section, field = name.split('.')
+    if section in config and section != 'supports':
+      older = copy.deepcopy(config)
+      del older[section][field]
+      assert from_json(older) == from_json(config | {section: older[section] | _of(name)})
+  older = {name: section for name, section in config.items() if name not in ('rft', 'optimizer')}
+  for stage in older['stages'].values():
+    del stage['settings']
+  del older['stages']['rft']
+  filled = from_json(older | {'optimizer': {}})
+  assert filled.optimizer == OptimizerConfig()
+  assert filled.kinds['rft'] == KINDS['rft'].section()
+  assert filled.stages['rl'].settings == {}
+
+
+def _of(name: str) -> dict:
+  return {name.split('.')[1]: typed.plain(_defaults()[name])}
+
+
+def test_an_older_run_is_not_guessed_at():
+  """A value for a field that never had another meaning than what the run says."""
+  config = plain()
+  del config['stages']['rl']['steps']
+  with pytest.raises(ConfigError, match='stages.rl.steps: missing'):
+    from_json(config)
+
+
+# Settings of stages -------------------------------------------------------------------------------
+
+
+def test_two_arms_of_one_kind():
+  """Settings that reach both arms of a kind, or none, or only the learning rate."""
+  config = tiny()
+  differs = dict(lr=1e-3, optimizer='adamw', temperature=0.9, group=4, kl=0.1)
+  config.stages.other = default.stage('rl', 'sft', 4, ('rl',), **differs)
+  config = from_config_dict(config)
+  here, there = config.settings('rl'), config.settings('other')
+  assert here == config.kinds['rl']
+  assert there == dataclasses.replace(here, **differs)
+  assert all(getattr(here, name) != value for name, value in differs.items())
+  assert config.stage_rows('rl') == (2, 2) and config.stage_rows('other') == (4,)
+
+
+def test_batch_and_anchor_of_one_stage():
+  """Rows that are counted by the kind's section though the stage says otherwise."""
+  own = dict(prompts=6, anchor=('sft', 'atoms'), anchor_batch=8)
+  config = tiny(**{f'stages__rl__settings__{name}': value for name, value in own.items()})
+  config = from_config_dict(config)
+  assert config.stage_rows('rl') == (3, 3)
+  assert config.anchor_rows('rl') == {'sft': 4, 'atoms': 4}
+  assert config.anchor_rows('sft') == {} and config.anchor_rows('rft') == {'sft': 4}
+
+
+def _with_flags(monkeypatch, *args):
+  """The quickstart with flags, as a command reads them."""
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+  file = pathlib.Path(default.__file__).with_name('quickstart.py')
+  argv = ['main', f'--config={file}', *(f'--config.{arg}' for arg in args)]
+  monkeypatch.setattr(sys, 'argv', argv)  # that is where flags of a config are looked up
+  values(argv)
+  return from_config_dict(holder.value)
+
+
+def test_settings_by_flag(monkeypatch):
+  """A setting that only a config file can change, or that changes another stage."""
+  config = _with_flags(
+    monkeypatch,
+    'stages.compound.settings.lr=1e-3',
+    "stages.compound.settings.anchor=('dry',)",
+    'stages.compound.settings.drop_no_signal=True',
   )
-  for section, fields in config_lib.to_dict(
-    config_lib.from_config_dict(default.get_config())
-  ).items():
-    if isinstance(fields, dict) and section not in ('supports', 'stages'):
-      for field in set(fields) - {
-        'max_depth',
-        'data_parallel',
-      }:  # they only bound what other fields may say
-        assert f'.{field}' in text or f"'{field}'" in text, f'{section}.{field}'
+  got, want = config.settings('compound'), config.kinds['rl']
+  assert got == dataclasses.replace(want, lr=1e-3, anchor=('dry',), drop_no_signal=True)
+  assert config.settings('atomic') == want and want.lr == 4e-4
+  assert config.settings('sft_continued').lr == 4e-4 != config.settings('sft').lr
+  with pytest.raises(ConfigError, match='stages.compound.settings.lr=2.0: legal is above 0'):
+    _with_flags(monkeypatch, 'stages.compound.settings.lr=2')
+
+
+# Order, and what is read --------------------------------------------------------------------------
 
 
 def test_stage_order_puts_parents_first():
   """A stage that runs before the one it starts from."""
-  config = config_lib.from_config_dict(tiny())
-  order = config_lib.stage_order(config)
-  assert order[0] == 'sft' and set(order) == set(config.stages)
+  config = from_config_dict(tiny(stages__rl__init_from='rft'))
+  assert config.stage_order == ('sft', 'rft', 'rl')
+
+
+def _names_read() -> set[str]:
+  """Attributes and names in strings of the package, without its checks of configs."""
+  found = set()
+  for path in pathlib.Path(config_lib.__file__).parent.rglob('*.py'):
+    if path.name == 'validation.py':
+      continue
+    tree = ast.parse(path.read_text())
+    for parent in ast.walk(tree):
+      for name, value in ast.iter_fields(parent):
+        if isinstance(value, list):
+          kept = [x for x in value if getattr(x, 'name', None) != 'checks']
+          setattr(parent, name, kept)
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Attribute):
+        found.add(node.attr)
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        found.add(node.value)
+  return found
+
+
+def test_every_knob_is_read():
+  """A field of configs/default.py that no code reads, or a dataclass field that it does not
+  hold."""
+  read = _names_read()
+  assert 'no_such_knob' not in read
+  bounds = {'max_depth', 'data_parallel'}  # they only bound what other fields may say
+  for section, fields in to_dict(from_config_dict(default.get_config())).items():
+    if isinstance(fields, dict) and section not in ('supports', 'stages'):
+      unread = set(fields) - read - bounds
+      assert not unread, f'{section}: {unread}'

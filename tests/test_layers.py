@@ -35,6 +35,10 @@ MAY_IMPORT = {
   'bench': COMMAND,
 }
 PURE = {'task', 'model', 'learning', 'theory', 'statistics'}
+# What is longer than the rest, as `FILE` or `FILE FUNCTION` -> the reason.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 60
 IMPURE_MODULES = {'os', 'time', 'pathlib', 'sys', 'subprocess', 'random', 'logging'}
 
 
@@ -78,3 +82,25 @@ def test_no_drawer_for_everything():
   assert not [
     p for p in PACKAGE.rglob('*.py') if p.stem in ('utils', 'util', 'helpers', 'common', 'misc')
   ]
+
+
+def test_every_folder_is_a_layer():
+  """A new folder that may import anything because no rule is said for it."""
+  folders = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
+  assert {'task', 'model', 'learning', 'experiment'} <= folders <= set(MAY_IMPORT)
+
+
+def _long_functions(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      if node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION:
+        yield f'{path.relative_to(PACKAGE)} {node.name}'
+
+
+def test_files_and_functions_are_short():
+  """A file that nobody reads to its end, a function that does several things, and an exception that
+  is not needed any more."""
+  files = list(PACKAGE.rglob('*.py'))
+  long = [p for p in files if len(p.read_text().splitlines()) > MOST_LINES_OF_A_FILE]
+  assert {str(path.relative_to(PACKAGE)) for path in long} == set(LONG_FILES)
+  assert {name for path in files for name in _long_functions(path)} == set(LONG_FUNCTIONS)

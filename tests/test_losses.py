@@ -1,4 +1,5 @@
-"""Losses and advantages on literal numbers, each beside the wrong value that a likely bug would give."""
+"""Losses and advantages on literal numbers, each beside the wrong value that a likely bug would
+give."""
 
 import itertools
 
@@ -21,11 +22,12 @@ def from_probabilities(*rows):
   return jnp.log(array(*rows))
 
 
-# Log-probabilities and entropy --------------------------------------------------------------------------------
+# Log-probabilities and entropy --------------------------------------------------------------------
 
 
 def test_token_log_probs():
-  """Catches unnormalised logits (0, ln 2, ln 3), the column of another token, and an overflow of exp."""
+  """Catches unnormalised logits (0, ln 2, ln 3), the column of another token, and an overflow of
+  exp."""
   logits = array(
     [[0.0, LN2, LN3], [5.0, 5.0 + LN2, 5.0 + LN3]], [[1000.0, 1000.0, -1000.0], [0.0, 0.0, 0.0]]
   )
@@ -48,12 +50,13 @@ def test_token_log_probs_refuses_low_precision():
 
 
 def test_entropy():
-  """Catches bits (2 and 1.5), a missing sign, and the entropy of logits rather than of probabilities."""
+  """Catches bits (2 and 1.5), a missing sign, and the entropy of logits rather than of
+  probabilities."""
   logits = 7.0 + from_probabilities([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.125, 0.125]])
   np.testing.assert_allclose(losses.entropy(logits), [[2 * LN2, 1.75 * LN2]], atol=1e-6)
 
 
-# Weights ------------------------------------------------------------------------------------------------------
+# Weights ------------------------------------------------------------------------------------------
 
 VALUES = array([1.0, 2.0, 3.0, 9.0], [5.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0])
 MASK = jnp.arange(4) < jnp.asarray([3, 1, 0])[:, None]
@@ -66,8 +69,8 @@ def average(values, mask, how, **kwargs) -> float:
 
 @pytest.mark.parametrize('how', AVERAGES)
 def test_weights(how):
-  """Catches masked columns that count, one average in place of another, and the row without a token counted as one
-  (which would give 7 / 3 for `sequence` and 11 / 12 for `constant`)."""
+  """Catches masked columns that count, one average in place of another, and the row without a token
+  counted as one (which would give 7 / 3 for `sequence` and 11 / 12 for `constant`)."""
   assert average(VALUES, MASK, how) == pytest.approx(AVERAGE[how], rel=1e-6)
   weights = losses.weights(MASK, how)
   assert weights.dtype == jnp.float32
@@ -82,8 +85,8 @@ def test_weights_of_nothing(how):
 
 @pytest.mark.parametrize('how', AVERAGES)
 def test_weights_do_not_depend_on_layout(how):
-  """Catches an average of averages, which depends on the order of rows or on how wide the batch is padded. (`constant`
-  divides by the width, by definition.)"""
+  """Catches an average of averages, which depends on the order of rows or on how wide the batch is
+  padded. (`constant` divides by the width, by definition.)"""
   order = jnp.asarray([2, 0, 1])
   assert average(VALUES[order], MASK[order], how) == pytest.approx(AVERAGE[how], rel=1e-6)
   wider, wider_mask = (jnp.pad(x, ((0, 0), (0, 4))) for x in (VALUES, MASK))
@@ -93,8 +96,8 @@ def test_weights_do_not_depend_on_layout(how):
 
 @pytest.mark.parametrize('how', AVERAGES)
 def test_weights_over_devices(how):
-  """Catches a mean of the devices' means: rows split in two parts, the counts added up by `all_sum`, give the weights
-  of the whole."""
+  """Catches a mean of the devices' means: rows split in two parts, the counts added up by
+  `all_sum`, give the weights of the whole."""
   counts = []
   losses.weights(MASK, how, all_sum=lambda x: counts.append(x) or x)
   (total,) = counts
@@ -102,7 +105,7 @@ def test_weights_over_devices(how):
   np.testing.assert_allclose(jnp.concatenate(parts), losses.weights(MASK, how), rtol=1e-6)
 
 
-# Advantages ---------------------------------------------------------------------------------------------------
+# Advantages ---------------------------------------------------------------------------------------
 
 REWARD = jnp.asarray([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
 WANTED = {
@@ -118,8 +121,8 @@ WANTED = {
 
 @pytest.mark.parametrize('estimator', ESTIMATORS)
 def test_advantages(estimator):
-  """Catches the wrong baseline or scale (see WANTED), samples of different prompts taken for a group, and 0 / 0 in a
-  group whose rewards are all the same."""
+  """Catches the wrong baseline or scale (see WANTED), samples of different prompts taken for a
+  group, and 0 / 0 in a group whose rewards are all the same."""
   np.testing.assert_allclose(
     losses.advantages(REWARD, 4, estimator, jnp.mean(REWARD)), WANTED[estimator], atol=1e-5
   )
@@ -136,7 +139,8 @@ def test_advantages_follow_their_rows(estimator):
 
 
 def test_has_signal():
-  """Catches `some reward` in place of `different rewards` (all right is no signal either), and mixed-up groups."""
+  """Catches `some reward` in place of `different rewards` (all right is no signal either), and
+  mixed-up groups."""
   reward = jnp.asarray([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
   assert losses.has_signal(reward, 2).tolist() == [
     True,
@@ -151,12 +155,13 @@ def test_has_signal():
 
 
 def test_reinforce_baseline_is_of_the_whole_batch():
-  """Catches the mean of one device's rows in place of the mean that is passed (1 / 4 of all devices' rewards)."""
+  """Catches the mean of one device's rows in place of the mean that is passed (1 / 4 of all
+  devices' rewards)."""
   got = losses.advantages(REWARD, 4, 'reinforce', jnp.float32(0.25))
   np.testing.assert_allclose(got, REWARD - 0.25)
 
 
-# Policy gradient ----------------------------------------------------------------------------------------------
+# Policy gradient ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -182,16 +187,21 @@ def test_reinforce_baseline_is_of_the_whole_batch():
   ],
 )
 def test_policy_gradient(ratio, advantage, want, gradient):
-  """Catches a wrong sign, a clip on the wrong side, bounds exchanged, and no clip: value and gradient by log pi."""
+  """Catches a wrong sign, a clip on the wrong side, bounds exchanged, and no clip: value and
+  gradient by log pi."""
   old = array([-1.0])
-  loss = lambda log_prob: losses.policy_gradient(log_prob, old, array([advantage]), 0.2, 0.28)[0, 0]
+
+  def loss(log_prob):
+    return losses.policy_gradient(log_prob, old, array([advantage]), 0.2, 0.28)[0, 0]
+
   value, slope = jax.value_and_grad(loss)(old + np.log(ratio))
   assert float(value) == pytest.approx(want, rel=1e-5)
   assert float(slope[0, 0]) == pytest.approx(gradient, rel=1e-5)
 
 
 def test_policy_gradient_per_token():
-  """Catches one ratio for a whole row, an advantage along the wrong axis, and a gradient into the old log-probs."""
+  """Catches one ratio for a whole row, an advantage along the wrong axis, and a gradient into the
+  old log-probs."""
   old = array([-1.0, -2.0], [-3.0, -4.0])
   new, advantage = old + jnp.log(array([1.1, 0.9], [1.2, 1.0])), array([1.0, 1.0], [-2.0, -2.0])
   got = losses.policy_gradient(new, old, advantage, 0.2, 0.28)
@@ -201,8 +211,8 @@ def test_policy_gradient_per_token():
 
 
 def test_kl_penalty():
-  """Catches KL(ref || pi) and an estimator that is biased or can be negative: it is never negative, 0 where both
-  agree, and its mean under pi is KL(pi || ref), enumerated over distributions."""
+  """Catches KL(ref || pi) and an estimator that is biased or can be negative: it is never negative,
+  0 where both agree, and its mean under pi is KL(pi || ref), enumerated over distributions."""
   distributions = [(0.7, 0.2, 0.1), (0.1, 0.1, 0.8), (0.3, 0.3, 0.4)]
   for pi, ref in itertools.product(distributions, repeat=2):
     got = np.asarray(losses.kl_penalty(from_probabilities(pi), from_probabilities(ref)))[0]
@@ -213,7 +223,8 @@ def test_kl_penalty():
 
 
 def test_kl_penalty_pulls_towards_the_reference():
-  """Catches a sign: the gradient by log pi is positive where pi is above the reference, zero where they agree."""
+  """Catches a sign: the gradient by log pi is positive where pi is above the reference, zero where
+  they agree."""
   gradient = jax.grad(lambda x: jnp.sum(losses.kl_penalty(x, jnp.log(array([0.5, 0.5, 0.5])))))(
     jnp.log(array([0.8, 0.5, 0.2]))
   )

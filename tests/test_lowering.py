@@ -1,7 +1,7 @@
 """Stages as programs for accelerators, lowered without having one.
 
-Lowering is where an operation that a platform lacks, or a call back into Python, is refused. What is lowered is the program
-that a run dispatches, with the division of work that an accelerator gets.
+Lowering is where an operation that a platform lacks, or a call back into Python, is refused. What
+is lowered is the program that a run dispatches, with the division of work that an accelerator gets.
 """
 
 import functools
@@ -16,21 +16,22 @@ import pytest
 
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import run, stages
+from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
 PLATFORMS = ('tpu', 'cuda')
 BF16 = dict(model__dtype='bfloat16')
-# Each kind of stage and both precisions; among them layers scanned and recomputed, Muon, seeds side by side, and every
-# term of the loss.
+# Each kind of stage and both precisions; among them layers scanned and recomputed, Muon,
+# replicates side by side, and every term of the loss.
 CASES = {
   'sft': ('sft', {}),
   'sft-bfloat16': (
     'sft',
     BF16 | dict(sft__optimizer='muon', model__remat=True, model__scan_layers=True),
   ),
-  'rl-seeds': ('rl', dict(seeds=(0, 1))),
+  'rl-replicates': ('rl', dict(seeds=(0, 1))),
   'rl-bfloat16': ('rl', BF16 | dict(rl__kl=0.01, rl__entropy=0.01)),
-  'rft': ('rft', {}),
+  'rft-anchor': ('rft', dict(rft__anchor=('sft',), rft__anchor_batch=4)),
 }
 
 
@@ -38,13 +39,15 @@ def lowered_text(traced, platform: str) -> str:
   """StableHLO for a platform.
 
   Raises:
-    ValueError, NotImplementedError: the program calls back into Python, or a primitive does not exist on the platform.
+    ValueError, NotImplementedError: the program calls back into Python, or a primitive does not
+      exist on the platform.
   """
   return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def foreign(text: str) -> set[str]:
-  """What the text holds that no accelerator should be given: calls that exist on CPU only, and double precision."""
+  """What the text holds that no accelerator should be given: calls that exist on CPU only, and
+  double precision."""
   calls = set(re.findall(r'custom_call\s+@"?([\w.$-]+)', text))
   found = {
     name for name in calls if re.search('lapack|cpu|callback|python|eigen', name, re.IGNORECASE)
@@ -56,28 +59,31 @@ def foreign(text: str) -> set[str]:
 def traced_stage(name: str):
   stage_name, changes = CASES[name]
   config = from_config_dict(tiny(**changes))
+  n = len(config.all_seeds)  # side by side
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
-    stage = stages.build(
-      stage_name, config, base, run.build_supports(config), pathlib.Path('nowhere')
-    )
-  assert stage.setup.n_seeds == len(config.all_seeds)  # side by side
-  state, parent = jax.eval_shape(lambda: stages.initial_state(stage, None))
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(config.all_seeds)))
-  return stages.updates(stage).trace(state, keys, parent, 3)
+    stage = stages.build(stage_name, config, base, pathlib.Path('nowhere'), n)
+
+  def arguments():
+    params = stages.initial_params(stage.setup, config.all_seeds)
+    keys = jax.random.split(jax.random.key(0), n)
+    return stages.initial_state(stage.setup, params), Given(keys, params)
+
+  return stages.updates(stage).trace(*jax.eval_shape(arguments), 3)
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)
 @pytest.mark.parametrize('name', CASES)
 def test_stage_lowers(name, platform):
-  """Catches a callback or an operation that only CPU has in a training program, and double precision."""
+  """Catches a callback or an operation that only CPU has in a training program, and double
+  precision."""
   text = lowered_text(traced_stage(name), platform)
   assert foreign(text) == set()
   assert text.count('dot_general') > 10  # it is the program of a model
   assert ('xbf16>' in text) == ('bfloat16' in name)
 
 
-# The check itself ---------------------------------------------------------------------------------------------
+# The check itself ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)

@@ -32,7 +32,7 @@ def run(tx, params, gradients):
   return updates
 
 
-# Schedule -----------------------------------------------------------------------------------------------------
+# Schedule -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,31 @@ def run(tx, params, gradients):
   ],
 )
 def test_schedule(shape, warmup, steps, want):
-  """Catches a first update that is lost without warm-up, a cosine over the wrong span (the warm-up counted twice would
-  give 0.78 at update 60), one that falls to 0, and one that fails on a short stage."""
+  """Catches a first update that is lost without warm-up, a cosine over the wrong span (the warm-up
+  counted twice would give 0.78 at update 60), one that falls to 0, and one that fails on a short
+  stage."""
   rate = optimizer.schedule(2.0, warmup, steps, shape)
   for step, value in want.items():
     assert float(rate(step)) == pytest.approx(2.0 * value, abs=1e-6), step
 
 
-# Which parameter gets what ------------------------------------------------------------------------------------
+# Which parameter gets what ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
   'kind', [dict(positions='segment', tied=True), dict(positions='none', tied=False)], ids=str
 )
 def test_muon_takes_just_the_layer_matrices(kind):
-  """Catches an embedding, head, scale or convolution given to Muon, a matrix given to Adam, and layers that are
-  orthogonalised together: Adam's first update has one size in all entries; Muon's has singular values of about
-  `muon_scale` * lr in every layer, however different the layers' gradients are."""
+  """Catches an embedding, head, scale or convolution given to Muon, a matrix given to Adam, and
+  layers that are orthogonalised together: Adam's first update has one size in all entries; Muon's
+  has singular values of about `muon_scale` * lr in every layer, however different the layers'
+  gradients are."""
   params = models.params(models.model(**kind))
   rng = np.random.default_rng(0)
-  size = lambda path: np.array([1.0, 1e-3])[:, None, None] if path[-1].key in MUON_LEAVES else 1.0
+
+  def size(path):
+    return np.array([1.0, 1e-3])[:, None, None] if path[-1].key in MUON_LEAVES else 1.0
+
   gradient = jax.tree.map_with_path(
     lambda path, p: np.float32(size(path) * rng.standard_normal(p.shape)), params
   )
@@ -92,8 +97,9 @@ def test_muon_takes_just_the_layer_matrices(kind):
 
 
 def test_orthogonalise():
-  """Catches a polynomial that is left out or applied to another matrix, and rounding that grows where singular values are tiny
-  or zero: against the polynomials of the singular values in float64, for matrices of all shapes side by side."""
+  """Catches a polynomial that is left out or applied to another matrix, and rounding that grows
+  where singular values are tiny or zero: against the polynomials of the singular values in float64,
+  for matrices of all shapes side by side."""
   rng = np.random.default_rng(0)
   matrices, wanted = [], []
   for shape in ((24, 24), (24, 96), (96, 24), (16, 24), (24, 16)):
@@ -110,7 +116,8 @@ def test_orthogonalise():
 
 
 def test_muon_is_that_of_optax():
-  """Catches momentum, a scale by shape, a learning rate or a decay that differ from the library's."""
+  """Catches momentum, a scale by shape, a learning rate or a decay that differ from the
+  library's."""
   params = models.params(models.model())
   rng = np.random.default_rng(0)
   gradients = [
@@ -120,15 +127,20 @@ def test_muon_is_that_of_optax():
   rate = optimizer.schedule(LR, 2, 100, 'constant')
 
   def dimensions(params):
-    matrix = lambda path: path[-1].key in MUON_LEAVES
-    return jax.tree.map_with_path(
-      lambda path, _: contrib.MuonDimensionNumbers(1, 2) if matrix(path) else None, params
-    )
+    def of(path, _):
+      return contrib.MuonDimensionNumbers(1, 2) if path[-1].key in MUON_LEAVES else None
+
+    return jax.tree.map_with_path(of, params)
 
   whole = contrib.muon(
-      lambda step: MUON_SCALE * rate(step), weight_decay=0.1, muon_weight_dimension_numbers=dimensions,
-      adam_b1=0.9, adam_b2=0.98, adam_weight_decay=0.1, adam_learning_rate=rate,
-  )  # fmt: skip
+    lambda step: MUON_SCALE * rate(step),
+    weight_decay=0.1,
+    muon_weight_dimension_numbers=dimensions,
+    adam_b1=0.9,
+    adam_b2=0.98,
+    adam_weight_decay=0.1,
+    adam_learning_rate=rate,
+  )
   ours = optimizer.make(config(weight_decay=0.1, clip_norm=1e9), 'muon', rate)
   for got, want in zip(run(ours, params, gradients), run(whole, params, gradients)):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, want)
@@ -146,8 +158,8 @@ def test_updates_go_downhill():
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_weight_decay(name):
-  """Catches a decay that is not applied, not scaled by the learning rate, or that goes through the moments; and NaN
-  from a gradient that is zero, which is what a batch without signal has."""
+  """Catches a decay that is not applied, not scaled by the learning rate, or that goes through the
+  moments; and NaN from a gradient that is zero, which is what a batch without signal has."""
   params = models.params(models.model())
   tx = optimizer.make(config(weight_decay=0.5), name, optimizer.schedule(LR, 0, 100, 'constant'))
   (update,) = run(tx, params, [jax.tree.map(np.zeros_like, params)])
@@ -157,13 +169,17 @@ def test_weight_decay(name):
 
 
 def test_clip_by_global_norm():
-  """Catches a clip that is missing, per leaf, or after Adam (whose first update hides any scale, so that it takes a
-  second, huge gradient to see it), and one that touches gradients below the bound."""
+  """Catches a clip that is missing, per leaf, or after Adam (whose first update hides any scale, so
+  that it takes a second, huge gradient to see it), and one that touches gradients below the
+  bound."""
   params = {
     'blocks': {'a': np.zeros((1, 2), np.float32)},
     'ends': {'b': np.zeros((2,), np.float32)},
   }
-  gradient = lambda a, b: {'blocks': {'a': np.float32([a])}, 'ends': {'b': np.float32(b)}}
+
+  def gradient(a, b):
+    return {'blocks': {'a': np.float32([a])}, 'ends': {'b': np.float32(b)}}
+
   small, huge = gradient([0.3, -0.1], [0.2, 0.1]), gradient([3e6, 0.0], [0.0, -4e6])
   clipped = gradient([0.6, 0.0], [0.0, -0.8])
   rate = optimizer.schedule(LR, 0, 100, 'constant')
@@ -190,7 +206,8 @@ def test_adamw_is_adamw_with_these_settings():
 
 
 def test_schedule_counts_updates():
-  """Catches a learning rate that does not follow the updates: with a warm-up of 2 it is 0, a half, all of it."""
+  """Catches a learning rate that does not follow the updates: with a warm-up of 2 it is 0, a half,
+  all of it."""
   tx = optimizer.make(config(), 'adamw', optimizer.schedule(LR, 2, 100, 'constant'))
   params = {'ends': {'x': jnp.ones((1,))}}
   updates = run(tx, params, [params] * 4)

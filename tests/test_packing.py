@@ -1,4 +1,5 @@
-"""Packed rows: everything in them once and whole, and learnt from as if each example had a row of its own."""
+"""Packed rows: everything in them once and whole, and learnt from as if each example had a row of
+its own."""
 
 import dataclasses
 import functools
@@ -9,50 +10,55 @@ import numpy as np
 import pytest
 
 from compgen_jax.learning import packing, sft
-from compgen_jax.learning.state import Setup, gradient
+from compgen_jax.learning.gradients import gradient
+from compgen_jax.learning.setup import Setup
 from tests import models
 from tests.models import N_CONTENT, PAD, quick_jit
 from tests.test_transformer import of_every_kind
 
-# Packing ------------------------------------------------------------------------------------------------------
+# Packing ------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def _pack(width, multiple):
   return quick_jit(
-    lambda columns, first, length: packing.pack(columns, first, length, width, multiple)
+    lambda features, first, length: packing.pack(features, first, length, width, multiple)
   )
 
 
 def packed(first, length, n_columns, width, multiple=1):
-  """(columns, packed as numpy): `id` tells every cell of every example apart and is never 0; `flag` is of another dtype."""
+  """(features, packed as numpy): `id` tells every cell of every example apart and is never 0;
+  `flag` is of another dtype."""
   shape = (len(length), n_columns)
-  columns = dict(
+  features = dict(
     id=1 + np.arange(np.prod(shape), dtype=np.int32).reshape(shape), flag=np.ones(shape, bool)
   )
-  return columns, jax.device_get(_pack(width, multiple)(columns, np.int32(first), np.int32(length)))
+  return features, jax.device_get(
+    _pack(width, multiple)(features, np.int32(first), np.int32(length))
+  )
 
 
-def assert_packed_whole(columns, first, length, got, width, multiple):
-  """Reads the rows back: each example once, whole, in order, in one row; nothing else; rows in use are the first ones."""
+def assert_packed_whole(features, first, length, got, width, multiple):
+  """Reads the rows back: each example once, whole, in order, in one row; nothing else; rows in use
+  are the first ones."""
   n_rows, document = int(got.n_rows), got.document
-  assert document.shape == got.columns['id'].shape and document.shape[1] == width
+  assert document.shape == got.features['id'].shape and document.shape[1] == width
   assert document.shape[0] % multiple == 0 and document.shape[0] - multiple < len(length)
   used = np.any(document > 0, axis=1)
   assert used.tolist() == [True] * n_rows + [False] * (len(document) - n_rows)
   assert n_rows <= np.sum(length > 0)
-  for name, a in got.columns.items():
-    assert a.dtype == columns[name].dtype
+  for name, a in got.features.items():
+    assert a.dtype == features[name].dtype
     assert not np.any(a[document == 0])
-  assert np.all(got.columns['flag'][document > 0])
+  assert np.all(got.features['flag'][document > 0])
   seen = []
-  for row, numbers in zip(got.columns['id'], document):
+  for row, numbers in zip(got.features['id'], document):
     starts = np.flatnonzero(np.diff(numbers, prepend=0) != 0)
     for start, end in zip(starts, [*starts[1:], width]):
       if numbers[start]:
         seen.append((int(numbers[start]), tuple(row[start:end].tolist())))
   assert len({number for number, _ in seen}) == len(seen)  # a number of its own for each
-  whole = [tuple(ids[f : f + n].tolist()) for ids, f, n in zip(columns['id'], first, length) if n]
+  whole = [tuple(ids[f : f + n].tolist()) for ids, f, n in zip(features['id'], first, length) if n]
   assert sorted(ids for _, ids in seen) == sorted(whole)
 
 
@@ -61,36 +67,39 @@ def assert_packed_whole(columns, first, length, got, width, multiple):
   'n_examples,multiple', [(1, 1), (7, 1), (12, 8), (130, 3), (131, 4), (256, 1)]
 )
 def test_pack_loses_and_doubles_nothing(n_examples, multiple, seed):
-  """Catches examples that are cut, overlap, share a document number, lie in two rows or none; rows in use behind empty ones;
-  groups (there are several beyond 128 examples) that write into each other's rows; a leftover of an empty example."""
+  """Catches examples that are cut, overlap, share a document number, lie in two rows or none; rows
+  in use behind empty ones; groups (there are several beyond 128 examples) that write into each
+  other's rows; a leftover of an empty example."""
   rng = np.random.default_rng([seed, n_examples])
   n_columns, width = 11, 17
   length = rng.integers(0, n_columns + 1, n_examples)
   length[rng.random(n_examples) < (0.0, 0.2, 0.5, 0.9)[seed]] = 0
   first = rng.integers(0, n_columns - length + 1)
-  columns, got = packed(first, length, n_columns, width, multiple)
-  assert_packed_whole(columns, first, length, got, width, multiple)
+  features, got = packed(first, length, n_columns, width, multiple)
+  assert_packed_whole(features, first, length, got, width, multiple)
 
 
 @pytest.mark.parametrize(
   'lengths', [[0] * 6, [6] * 6, [1] * 6, [0, 0, 0, 3, 3, 0], [6, 1, 5, 2, 4, 3]], ids=str
 )
 def test_pack_exactly_full_and_empty(lengths):
-  """Catches an off-by-one at a full row, and the edges: nothing at all, one example a row, all in one row."""
+  """Catches an off-by-one at a full row, and the edges: nothing at all, one example a row, all in
+  one row."""
   lengths, width = np.array(lengths), 6
-  columns, got = packed(np.zeros(6, int), lengths, 6, width)
-  assert_packed_whole(columns, np.zeros(6, int), lengths, got, width, 1)
+  features, got = packed(np.zeros(6, int), lengths, 6, width)
+  assert_packed_whole(features, np.zeros(6, int), lengths, got, width, 1)
   assert got.n_rows == -(-np.sum(lengths) // width)
 
 
 def test_rows_are_well_filled():
-  """Catches rows that are left half empty: of lengths from 40 to 77 in rows of 144, over 85 % of the cells are used; and
-  short examples that do not find their way into the gaps that long ones leave."""
+  """Catches rows that are left half empty: of lengths from 40 to 77 in rows of 144, over 85 % of
+  the cells are used; and short examples that do not find their way into the gaps that long ones
+  leave."""
   rng = np.random.default_rng(0)
   fills = []
   for _ in range(20):
     length = rng.integers(40, 78, 64)
-    columns, got = packed(np.zeros(64, int), length, 77, 144)
+    features, got = packed(np.zeros(64, int), length, 77, 144)
     fills.append(np.sum(length) / (got.n_rows * 144))
   assert np.min(fills) > 0.85
   length = np.array([100, 44] * 32)
@@ -101,27 +110,27 @@ def test_rows_are_well_filled():
   'n_examples,shards,multiple', [(64, 2, 1), (130, 4, 3), (10, 4, 1), (256, 3, 2)]
 )
 def test_rows_are_dealt_out_evenly(n_examples, shards, multiple):
-  """Catches a device that works while others wait, and rows that two devices get or none: all shards together are what one
-  shard would be."""
+  """Catches a device that works while others wait, and rows that two devices get or none: all
+  shards together are what one shard would be."""
   rng = np.random.default_rng(n_examples)
   length = rng.integers(0, 12, n_examples)
   length[: n_examples // 3] = 0  # one device's examples may all be of no use
   first = np.zeros(n_examples, int)
-  columns, whole = packed(first, length, 11, 17)
+  features, whole = packed(first, length, 11, 17)
   deal = quick_jit(lambda shard, *examples: packing.pack(*examples, 17, multiple, shard, shards))
-  dealt = [jax.device_get(deal(shard, columns, first, length)) for shard in range(shards)]
+  dealt = [jax.device_get(deal(shard, features, first, length)) for shard in range(shards)]
   n_rows = [int(shard.n_rows) for shard in dealt]
   assert max(n_rows) - min(n_rows) <= 1 and sum(n_rows) == whole.n_rows
   for shard, n in zip(dealt, n_rows):
     assert len(shard.document) % multiple == 0 and np.any(
       shard.document > 0, axis=1
     ).sum() == n <= len(shard.document)
-  got = np.concatenate([shard.columns['id'][:n] for shard, n in zip(dealt, n_rows)])
-  want = whole.columns['id'][: whole.n_rows]
+  got = np.concatenate([shard.features['id'][:n] for shard, n in zip(dealt, n_rows)])
+  want = whole.features['id'][: whole.n_rows]
   assert sorted(map(tuple, got.tolist())) == sorted(map(tuple, want.tolist()))
 
 
-# Packed is unpacked -------------------------------------------------------------------------------------------
+# Packed is unpacked -------------------------------------------------------------------------------
 
 WIDTH = 13
 # Documents by length; row by row, with padding behind some, and a last row of nothing.
@@ -130,9 +139,10 @@ LENGTHS = [n for row in ROWS for n in row]
 
 
 def packed_documents(seed=0):
-  """(tokens, document numbers) of the rows and (tokens, lengths) of each document in a row of its own."""
+  """(tokens, document numbers) of the rows and (tokens, lengths) of each document in a row of its
+  own."""
   alone = models.random_tokens(len(LENGTHS), WIDTH, seed)
-  alone[::2, 0] = N_CONTENT + 1  # some begin with the head of a segment, some in the midst of one
+  alone[::2, 0] = N_CONTENT + 1  # some begin with a marker, some in the midst of one
   alone[1::2, 0] = 2
   alone = np.where(np.arange(WIDTH) < np.array(LENGTHS)[:, None], alone, PAD)
   tokens, document = (
@@ -156,8 +166,9 @@ def _apply(m):
 @pytest.mark.parametrize('chunk', [0, 5])
 @of_every_kind
 def test_packed_logits_are_those_of_each_document_alone(kind, chunk):
-  """Catches whatever tells a document that it is not alone: attention, a convolution or a segment's address that reaches
-  into the one before, a rotation by the column in the row; also in chunks that end within documents."""
+  """Catches whatever tells a document that it is not alone: attention, a convolution or a segment's
+  address that reaches into the one before, a rotation by the column in the row; also in chunks that
+  end within documents."""
   m = dataclasses.replace(models.model(**kind), chunk=chunk)
   params = models.params(models.model(**kind))
   tokens, document, alone = packed_documents()
@@ -170,7 +181,8 @@ def test_packed_logits_are_those_of_each_document_alone(kind, chunk):
 
 @of_every_kind
 def test_documents_do_not_see_each_other(kind):
-  """Catches a leak smaller than any tolerance: other tokens in one document leave the bits of all others' logits alone."""
+  """Catches a leak smaller than any tolerance: other tokens in one document leave the bits of all
+  others' logits alone."""
   m = dataclasses.replace(models.model(**kind), chunk=5)
   params = models.params(models.model(**kind))
   tokens, document, _ = packed_documents()
@@ -183,7 +195,7 @@ def test_documents_do_not_see_each_other(kind):
     assert np.all(np.max(np.abs(got - want)[changed], axis=-1) > 1e-4)
 
 
-# Learning from packed rows ------------------------------------------------------------------------------------
+# Learning from packed rows ------------------------------------------------------------------------
 
 MODEL = models.model()
 PROMPT, TRACE = 6, 8
@@ -192,8 +204,9 @@ N_PROMPT = np.array([3, 6, 4, 5, 1, 2, 6, 6, 3, 4, 2, 5])
 
 
 def examples():
-  """(prompts, traces, mask, columns): prompts and traces of all lengths; masks with holes, some of which end before their
-  trace does (examples 0 and 5), one with nothing before its last token (8), and two that are empty (3 and 9)."""
+  """(prompts, traces, mask, features): prompts and traces of all lengths; masks with holes, some of
+  which end before their trace does (examples 0 and 5), one with nothing before its last token (8),
+  and two that are empty (3 and 9)."""
   rng = np.random.default_rng(5)
   prompts = models.pad_left(models.random_tokens(len(N_PROMPT), PROMPT, 1), N_PROMPT)
   written = np.arange(TRACE) < N_WRITTEN[:, None]
@@ -203,30 +216,30 @@ def examples():
   mask[0, 4:] = mask[5, 1:] = mask[8, :5] = mask[3] = mask[9] = False
   mask[0, 3] = mask[5, 0] = True
   weight = np.where(mask, 0.5 + rng.random(mask.shape), 0.0).astype(np.float32)
-  heads_only = mask & (traces >= N_CONTENT) & (rng.random(mask.shape) < 0.5)
-  assert np.any(heads_only) and np.any(written & ~mask)
-  return prompts, traces, mask, dict(weight=weight, heads_only=heads_only)
+  markers_only = mask & (traces >= N_CONTENT) & (rng.random(mask.shape) < 0.5)
+  assert np.any(markers_only) and np.any(written & ~mask)
+  return prompts, traces, mask, dict(weight=weight, markers_only=markers_only)
 
 
 @functools.cache
 def _packed_examples(width, multiple):
-  prompts, traces, mask, columns = examples()
+  prompts, traces, mask, features = examples()
   pack = quick_jit(lambda *args: packing.pack_traces(*args, PAD, width, multiple))
-  return jax.device_get(pack(prompts, traces, mask, columns))
+  return jax.device_get(pack(prompts, traces, mask, features))
 
 
 @pytest.mark.parametrize('width,multiple', [(13, 1), (0, 1), (20, 8)])
 def test_pack_traces(width, multiple):
-  """Catches a target or a column of the loss moved by one, padding that is learnt as a prompt, tokens behind the last that
-  counts (they cost time), a width that the longest example does not fit into or that leaves room beside several of them, and
-  empty examples that take room."""
-  prompts, traces, mask, columns = examples()
+  """Catches a target or a column of the loss moved by one, padding that is learnt as a prompt,
+  tokens behind the last that counts (they cost time), a width that the longest example does not fit
+  into or that leaves room beside several of them, and empty examples that take room."""
+  prompts, traces, mask, features = examples()
   rows, n_rows = _packed_examples(width, multiple)
   n, w = rows['token'].shape
   longest = PROMPT + TRACE - 1
   assert w % longest == 0 and (w == longest or abs(w - width) <= longest / 2)
   assert n % multiple == 0 and 0 < n_rows <= n
-  assert set(rows) == {'token', 'target', 'document', 'weight', 'heads_only'}
+  assert set(rows) == {'token', 'target', 'document', 'weight', 'markers_only'}
   assert np.all(np.any(rows['document'], axis=1) == (np.arange(n) < n_rows))
   for i in range(len(mask)):
     here = rows['document'] == i + 1
@@ -239,7 +252,7 @@ def test_pack_traces(width, multiple):
       rows['token'][here].tolist() == tokens[:-1].tolist()
       and rows['target'][here].tolist() == tokens[1:].tolist()
     )
-    for name, a in columns.items():
+    for name, a in features.items():
       before = [0] * (N_PROMPT[i] - 1)
       assert (
         rows[name][here].tolist() == before + a[i, :n_trace].tolist()
@@ -248,14 +261,18 @@ def test_pack_traces(width, multiple):
 
 
 def plain_cross_entropy(params):
-  """The weighted sum, row by row: each prompt with its trace, alone; for `heads_only`, by the choice among heads."""
-  prompts, traces, _, columns = examples()
+  """The weighted sum, row by row: each prompt with its trace, alone; for `markers_only`, by the
+  choice among markers."""
+  prompts, traces, _, features = examples()
   logits = MODEL.apply(params, np.concatenate([prompts, traces], axis=1))[:, PROMPT - 1 : -1]
-  over = lambda f: jnp.where(columns['heads_only'], f(logits[..., N_CONTENT:]), f(logits))
+
+  def over(f):
+    return jnp.where(features['markers_only'], f(logits[..., N_CONTENT:]), f(logits))
+
   chosen = jnp.take_along_axis(logits, traces[..., None], axis=-1)[..., 0]
   log_probs = chosen - over(lambda x: jax.nn.logsumexp(x, axis=-1))
   correct = chosen == over(lambda x: jnp.max(x, axis=-1))
-  return -jnp.sum(log_probs * columns['weight']), jnp.sum(correct * columns['weight'])
+  return -jnp.sum(log_probs * features['weight']), jnp.sum(correct * features['weight'])
 
 
 @functools.cache
@@ -264,22 +281,27 @@ def _plain():
 
 
 @pytest.mark.parametrize(
-  'width,blocks,chunk', [(13, (1,), 0), (0, (2,), 5), (20, (4,), 0), (13, (2, 1), 5)]
+  'width,microbatch_rows,chunk', [(13, (1,), 0), (0, (2,), 5), (20, (4,), 0), (13, (2, 1), 5)]
 )
-def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
-  """Catches anything that packing changes about learning: loss, accuracy and gradient are those of each example in a row of
-  its own, at once and in blocks of rows, of which those not in use are skipped."""
+def test_sft_on_packed_rows_is_sft_row_by_row(width, microbatch_rows, chunk):
+  """Catches anything that packing changes about learning: loss, accuracy and gradient are those of
+  each example in a row of its own, at once and in microbatches, of which those not in use are
+  skipped."""
   (want_loss, want_correct), want = _plain()
-  rows, n_rows = _packed_examples(width, blocks[-1])
-  setup = Setup(None, dataclasses.replace(MODEL, chunk=chunk), None, (), block_rows=blocks)
+  rows, n_rows = _packed_examples(width, microbatch_rows[-1])
+  setup = Setup(
+    None, dataclasses.replace(MODEL, chunk=chunk), None, (), microbatch_rows=microbatch_rows
+  )
   params = models.params(MODEL)
-  loss = lambda p, block: sft.cross_entropy(p, block, setup)
+
+  def loss(params, part):
+    return sft.cross_entropy(params, part, setup)
 
   @quick_jit
   def run(params, rows, n_rows):
     return jax.grad(loss, has_aux=True)(params, rows), gradient(loss, params, rows, setup, n_rows)
 
-  assert len(rows['token']) - n_rows >= blocks[-1]  # there is a block to skip
+  assert len(rows['token']) - n_rows >= microbatch_rows[-1]  # there is a microbatch to skip
   for got, metrics in run(params, rows, n_rows):
     assert metrics['loss'] == pytest.approx(float(want_loss), rel=1e-5)
     assert (
@@ -289,7 +311,7 @@ def test_sft_on_packed_rows_is_sft_row_by_row(width, blocks, chunk):
   assert all(np.max(np.abs(leaf)) > 1e-2 for leaf in jax.tree.leaves(want))
 
 
-# Ways to compute the same thing -------------------------------------------------------------------------------
+# Ways to compute the same thing -------------------------------------------------------------------
 
 
 @functools.cache
@@ -322,8 +344,8 @@ def _value_and_gradient(kind, chunk, unstacked):
   'kind', [dict(positions='segment', conv_width=4), dict(positions='rope', conv_width=0)], ids=str
 )
 def test_chunks_and_unstacked_layers_change_nothing(kind, chunk, unstacked):
-  """Catches queries that are lost or doubled between chunks, keys that a chunk should have seen, and layers in another
-  order: values and gradients are those of the whole."""
+  """Catches queries that are lost or doubled between chunks, keys that a chunk should have seen,
+  and layers in another order: values and gradients are those of the whole."""
   kind = tuple(kind.items())
   got, got_gradient = _value_and_gradient(kind, chunk, unstacked)
   want, want_gradient = _value_and_gradient(kind, 0, False)
@@ -335,7 +357,8 @@ def test_chunks_and_unstacked_layers_change_nothing(kind, chunk, unstacked):
 
 
 def test_stack_undoes_unstack():
-  """Catches layers that are lost, reversed or transposed; also twice, and where layers are scanned (and so stay stacked)."""
+  """Catches layers that are lost, reversed or transposed; also twice, and where layers are scanned
+  (and so stay stacked)."""
   m = models.model(n_layers=3)
   params = models.params(m)
   loose = m.unstack(params)

@@ -36,8 +36,8 @@ class Origin:
   pools: PoolConfig
   model: ModelConfig
   optimizer: OptimizerConfig
-  supports: dict[str, SupportConfig]
   stages: dict[str, StageConfig]
+  supports: dict[str, SupportConfig]
 
 
 def origin(config: Config, stage: str, seed: int) -> Origin:
@@ -51,7 +51,7 @@ def origin(config: Config, stage: str, seed: int) -> Origin:
     stages[name] = dataclasses.replace(config.stages[name], settings=settings)
     used = (*config.stages[name].data, *config.anchor_rows(name))
     supports |= {support: config.supports[support] for support in used}
-  return Origin(seed, config.task, config.pools, config.model, config.optimizer, supports, stages)
+  return Origin(seed, config.task, config.pools, config.model, config.optimizer, stages, supports)
 
 
 def _read_origin(held: dict) -> dict:
@@ -132,10 +132,9 @@ def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any
   start = f'workdir={str(workdir)!r}: stage {stage}'
   if path in ('task.skills', 'task.routings'):
     new, gone = [x for x in here if x not in there], [x for x in there if x not in here]
-    return (
-      f'{start} was trained with other modules: new in {path} are {", ".join(new) or "none"}, gone are '
-      f'{", ".join(gone) or "none"}; legal is another folder, or --config.{path}="{tuple(there)}"'
-    )
+    modules = f'new in {path} are {", ".join(new) or "none"}, gone are {", ".join(gone) or "none"}'
+    legal = f'legal is another folder, or --config.{path}="{tuple(there)}"'
+    return f'{start} was trained with other modules: {modules}; {legal}'
   hint = ''
   if path == f'stages.{stage}.steps':
     hint = f'; for more updates add a stage with init_from={stage!r}'

@@ -167,4 +167,4 @@ def _result_rows(
     for seed in config.all_seeds:
       rows += files.read_jsonl(stages.Record(folder, config, name, seed).folder / 'curve.jsonl')
       rows += by_seed[seed].rows
-  return rows
+  return [row | {'experiment': config.experiment} for row in rows]  # it may have been renamed

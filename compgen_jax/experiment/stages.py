@@ -9,7 +9,7 @@ import functools
 import pathlib
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -76,19 +76,18 @@ def build(
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage, settings = config.stages[name], config.settings(name)
   learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
-  rows = dict(zip(stage.data, config.stage_rows(name)))
   setup = dataclasses.replace(
     base,
     tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
-    sources=_sources(config, rows),
-    anchor=_sources(config, config.anchor_rows(name)),
+    sources=_sources(config, zip(stage.data, config.stage_rows(name))),
+    anchor=_sources(config, config.anchor_rows(name).items()),
     devices=Devices(base.devices.n, n_replicates),
   )
   return Stage(name, config, setup, workdir)
 
 
-def _sources(config: Config, rows: dict[str, int]) -> tuple[Source, ...]:
-  return tuple(Source(name, config.supports[name], n) for name, n in rows.items())
+def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, ...]:
+  return tuple(Source(name, config.supports[name], n) for name, n in rows)
 
 
 def updates(stage: Stage) -> Callable:

@@ -1,0 +1,100 @@
+"""How many devices share a batch changes nothing that is computed."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compgen_jax.learning import policy_gradient, rejection
+from compgen_jax.learning.devices import REPLICATES, Devices
+from compgen_jax.learning.state import create
+from tests import made_up as m
+from tests.models import quick_jit
+
+needs_two = pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices')
+
+
+def on_two(setup):
+  return dataclasses.replace(setup, **m.ON_TWO_DEVICES)
+
+
+def assert_same_step(got, want):
+  """Metrics and gradients, up to rounding."""
+  (got, got_metrics), (want, metrics) = got, want
+  for held in (got_metrics, metrics):
+    held.pop('decoded_useful', None)  # this is what parts are there for
+  m.assert_same(got_metrics, metrics, atol=1e-5)
+  # Adam's first moment is the gradient times 1 - b1. (Its update would magnify rounding where the
+  # gradient is near 0.)
+  m.assert_same(got.opt_state[0].mu, want.opt_state[0].mu, atol=1e-6)
+
+
+@needs_two
+def test_devices_and_microbatches_change_nothing():
+  """Catches rows that two devices share, counts or means of one device, gradients that are added up
+  twice, and microbatches that are lost: on two devices, in parts, SFT and policy gradient are what
+  they are on one device at once."""
+  parent = m.half_trained()
+  state = create(m.SFT_SETUP, parent)
+  one = m.sft_step(state), m.rl_step(state, parent)
+  with m.two_devices():
+    two = (
+      m.sft_step(state, setup=on_two(m.SFT_SETUP)),
+      m.rl_step(state, parent, setup=on_two(m.RL_SETUP)),
+    )
+  for got, want in zip(two, one):
+    assert_same_step(got, want)
+
+
+@needs_two
+@pytest.mark.parametrize('module, config', [(policy_gradient, m.RL), (rejection, m.RFT)])
+def test_devices_change_nothing_with_an_anchor(module, config):
+  """Catches an anchor whose problems, counts or gradient are those of one device."""
+  parent = m.half_trained()
+  setup = dataclasses.replace(m.RL_SETUP, anchor=(m.source('both', 8),))
+  state = create(setup, parent)
+  want = m.task_step(module, config, setup)(state, m.KEY, parent)
+  assert want[1]['anchor_loss'] > 0.01
+  with m.two_devices():
+    got = m.task_step(module, config, on_two(setup))(state, m.KEY, parent)
+  assert_same_step(got, want)
+
+
+@needs_two
+def test_sums_and_gathers():
+  """Catches a sum, mean or maximum of one device, and shares that are put together in another order
+  or dtype."""
+  devices = Devices(2)
+
+  def run(x):
+    ids = devices.row_ids(3, 4)
+    mine = x[ids]
+    whole = devices.gather({'f': mine / 3, 'i': ids, 'b': mine > 5})
+    return devices.sum(jnp.sum(mine)), devices.mean(mine), devices.max(jnp.max(mine)), whole
+
+  x = jnp.arange(10.0)
+  with m.two_devices():
+    total, mean, largest, whole = quick_jit(devices.shared(run))(x)
+  assert (total, mean, largest) == (3 + 4 + 5 + 6, 4.5, 6)
+  np.testing.assert_array_equal(whole['f'], x[3:7] / 3)
+  assert whole['i'].tolist() == [3, 4, 5, 6]
+  assert whole['b'].tolist() == [False, False, False, True] and whole['b'].dtype == bool
+
+
+def test_one_device():
+  """Catches a collective without a mesh, and rows that are not numbered from `first`."""
+  devices = Devices()
+  assert devices.row_ids(4, 2).tolist() == [4, 5]
+  assert devices.index == 0 and devices.sum(3.0) == 3.0 and devices.max(2) == 2
+  assert devices.gather({'x': 1}) == {'x': 1}
+  assert float(devices.mean(jnp.asarray([True, False]))) == 0.5
+
+
+def test_largest_of_replicates():
+  """Catches a trip count that differs between replicates side by side, and an axis that is asked
+  for where there is none."""
+  together = jax.vmap(Devices(n_replicates=3).largest_of_replicates, axis_name=REPLICATES)
+  assert together(jnp.asarray([2, 7, 1])).tolist() == [7, 7, 7]
+  assert Devices().largest_of_replicates(2) == 2

@@ -1,0 +1,138 @@
+"""Every mistake is one line that names the field, the value and what is legal."""
+
+import pytest
+
+from compgen_jax import validation
+from compgen_jax.config import ConfigError, from_config_dict
+from tests.experiments import plain, tiny
+
+
+def message_of(config) -> str:
+  """The one line with which a config is refused."""
+  with pytest.raises(ConfigError) as e:
+    from_config_dict(config)
+  assert '\n' not in str(e.value)
+  return str(e.value)
+
+
+ALL_SKILLS = ('reverse', 'successor', 'drop_last', 'climb')
+BAD_VALUES = (
+  ({'sft__lr': float('nan')}, 'sft.lr=nan', 'finite'),
+  ({'sft__lr': -1.0}, 'sft.lr=-1.0', 'above 0'),
+  ({'seed': 2**40}, 'seed=', '32 bits'),
+  ({'seed': -1}, 'seed=-1', '0 or more'),
+  ({'seeds': (1, 1)}, 'seeds=(1, 1)', 'without repetition'),
+  ({'task__alphabet': 7}, 'task.alphabet=7', 'even number'),
+  ({'task__width': 1}, 'task.width=1', '4 to 32'),
+  ({'task__min_input': 9}, 'task.min_input=9', '2 to task.width'),
+  ({'task__n_labels': 4}, 'task.n_labels=4', 'task.max_depth + 2'),
+  ({'task__trace': 'terse'}, "task.trace='terse'", 'explicit | compact'),
+  ({'task__routings': ('merge',)}, 'task.routings', "'previous'"),
+  ({'pools__test': 0.9}, 'pools=', '= 1'),
+  ({'pools__rl': 0.0}, 'pools.rl=0.0', 'between 0 and 1'),
+  ({'model__positions': 'sinus'}, "model.positions='sinus'", 'segment | rope | none'),
+  ({'model__n_heads': 3}, 'model.n_heads=3', 'a divisor of model.d_model=16'),
+  ({'model__dtype': 'float16'}, "model.dtype='float16'", 'float32 | bfloat16'),
+  ({'optimizer__b2': 1.0}, 'optimizer.b2=1.0', 'below 1'),
+  ({'rl__group': 1}, 'rl.group=1', '2 or more'),
+  ({'rl__estimator': 'ppo'}, "rl.estimator='ppo'", 'reinforce | rloo | grpo | dr_grpo'),
+  ({'rl__temperature': 0.0}, 'rl.temperature=0.0', 'above 0'),
+  ({'rl__reward': 'right'}, "rl.reward='right'", 'answer | strict | steps'),
+  ({'rl__anchor': ('nothing',)}, "rl.anchor='nothing'", 'sft'),
+  ({'rl__anchor': ('sft', 'sft')}, 'rl.anchor', 'without repetition'),
+  ({'rl__anchor': ('sft', 'rl', 'atoms')}, 'rl.anchor_batch=32', 'number of anchors, 3'),
+  ({'rl__anchor_batch': 0}, 'rl.anchor_batch=0', 'or more'),
+  ({'rft__anchor_weight': 0.0}, 'rft.anchor_weight=0.0', 'above 0'),
+  ({'rft__sampler': 'both'}, "rft.sampler='both'", 'parent | current'),
+  ({'supports__rl__depths': (9,)}, 'supports.rl.depths=9', 'task.max_depth=3'),
+  ({'supports__rl__depths': ()}, 'supports.rl.depths=()', 'at least one'),
+  ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
+  ({'supports__rl__without_skills': ALL_SKILLS}, 'without_skills', 'fewer than all 4'),
+  ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),
+  ({'stages__rl__init_from': 'nowhere'}, "stages.rl.init_from='nowhere'", 'sft'),
+  ({'stages__rl__init_from': ''}, 'stages.rl.init_from', 'a stage to start from'),
+  ({'stages__sft__init_from': 'rl'}, 'a circle', 'sft'),
+  ({'stages__rl__kind': 'ppo'}, "stages.rl.kind='ppo'", 'sft | rl | rft'),
+  ({'stages__rl__data': ('other', 'rl')}, "stages.rl.data='other'", 'sft'),
+  ({'stages__rl__shares': (0.6, 0.6)}, 'stages.rl.shares', 'add up to 1'),
+  ({'stages__rl__shares': (0.9, 0.1)}, 'stages.rl.shares', 'whole rows'),
+  ({'stages__rl__steps': 0}, 'stages.rl.steps=0', '1 or more'),
+  ({'eval__splits__deeper': 'nothing'}, "eval.splits.deeper='nothing'", 'sft'),
+  ({'eval__pass_k': (8,)}, 'eval.pass_k=8', 'eval.pass_samples=4'),
+  ({'eval__trained': ('all',)}, "eval.trained='all'", 'unseen'),
+  ({'contrasts': (('x', ((1, 'rl', 'unseen', 7),)),)}, 'contrasts[x]=7', '0 | 2'),
+  ({'contrasts': (('x', ((1, 'arm', 'unseen', 0),)),)}, "contrasts[x]='arm'", 'rl'),
+  ({'run__steps_per_call': 0}, 'run.steps_per_call=0', '1 or more'),
+  # Settings of a stage.
+  ({'stages__rl__settings__lr': 'fast'}, "stages.rl.settings.lr='fast'", 'float is wanted'),
+  ({'stages__rl__settings__ler': 1.0}, 'stages.rl.settings.ler', 'did you mean lr?'),
+  ({'stages__rl__settings__sampler': 'parent'}, 'stages.rl.settings.sampler', 'no such field'),
+  ({'stages__rl__settings__lr': 2.0}, 'stages.rl.settings.lr=2.0', 'above 0'),
+  ({'stages__rl__settings__group': 1}, 'stages.rl.settings.group=1', '2 or more'),
+  ({'stages__rl__settings__kl': -1.0}, 'stages.rl.settings.kl=-1.0', '0 or more'),
+  ({'stages__rl__settings__optimizer': 'sgd'}, "rl.settings.optimizer='sgd'", 'adamw | muon'),
+  ({'stages__rl__settings__anchor': ('x',)}, "stages.rl.settings.anchor='x'", 'sft'),
+  ({'stages__rl__settings__anchor': 'sft'}, "stages.rl.settings.anchor='sft'", 'a tuple of str'),
+  ({'stages__rl__settings__prompts': 3}, 'stages.rl.shares', 'stages.rl.settings.prompts=3'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'changes, names, legal', BAD_VALUES, ids=[' '.join(c) for c, _, _ in BAD_VALUES]
+)
+def test_bad_values_are_named_in_one_line(changes, names, legal):
+  """A value that can't work and is found out minutes later, or never."""
+  message = message_of(plain(**changes))
+  assert names in message and legal in message
+
+
+def test_unknown_modules_are_named_in_one_line():
+  """A misspelt module, found out by a KeyError."""
+  message = message_of(plain(task__skills=('revers',)))
+  assert "task.skills='revers'" in message and 'reverse | ' in message
+
+
+WRONG_FIELDS = (
+  ('modle', {}, 'did you mean model'),
+  ('seed', 1.5, 'int is wanted'),
+  ('seed', True, 'int is wanted'),
+  ('experiment', 3, 'str is wanted'),
+  ('seeds', 'abc', 'tuple of int'),
+  ('model', 'big', 'a section'),
+)
+
+
+@pytest.mark.parametrize('field, value, message', WRONG_FIELDS)
+def test_fields_and_types(field, value, message):
+  """An unknown field that is ignored, or a value cast in silence."""
+  assert message in message_of(plain() | {field: value})
+
+
+@pytest.mark.parametrize('section, field', [('model', 'd_ff'), ('rl', 'reward'), ('run', None)])
+def test_missing_fields_of_a_config_file(section, field):
+  """A default that only the code knows: what configs/*.py make is complete."""
+  config = plain()
+  if field is None:
+    del config[section]
+  else:
+    del config[section][field]
+  where = section if field is None else f'{section}.{field}'
+  assert message_of(config) == f'{where}: missing; start from configs/default.py'
+
+
+def test_batches_that_do_not_divide_over_devices():
+  """12 rows on 8 devices, accepted in silence; an anchor that does not divide."""
+
+  def refused(n, there, **changes):
+    with pytest.raises(ConfigError) as e:
+      validation.devices(from_config_dict(tiny(run__data_parallel=n, **changes)), there)
+    return str(e.value)
+
+  assert 'rft.prompts=2: legal is such that stages.rft gives rl a multiple of 8' in refused(8, 8)
+  assert 'run.data_parallel=8: legal is at most the 2 devices' in refused(8, 2)
+  message = refused(2, 2, rft__anchor_batch=3)
+  assert message.startswith('rft.anchor_batch=3: legal is such that anchor sft gets a multiple')
+  message = refused(2, 2, stages__rft__settings__anchor_batch=3)
+  assert message.startswith('stages.rft.settings.anchor_batch=3')
+  assert validation.devices(from_config_dict(tiny()), 2) == 1
+  assert validation.devices(from_config_dict(tiny(run__data_parallel=0)), 2) == 2
