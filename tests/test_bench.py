@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import compgen_jax
 from compgen_jax.benchmark import first_update, flops, growth, policy, pytorch, table, timing
 from compgen_jax.benchmark.workload import Workload, at_shape, choose
 from compgen_jax.config import ConfigError, from_config_dict
@@ -145,10 +144,11 @@ def test_a_program_is_timed_and_carried():
 def test_bench_writes_its_json(tmp_path):
   """A part, a field or a share that is missing or impossible, or a table that can't show them."""
   file = tmp_path / 'bench.json'
-  args = ['--shapes=16x1', '--rows=32', '--repeats=1', '--seeds=2', f'--json={file}', *SMALL]
+  args = ['--shapes=16x1', '--rows=32', '--repeats=1', '--seeds=2', '--first_update', *SMALL]
   command = [sys.executable, '-m', 'compgen_jax.bench', '--config=configs/quickstart.py', *args]
+  command.append(f'--json={file}')
   env = os.environ | {'XLA_FLAGS': QUICK_XLA}
-  done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=400, env=env)
+  done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=env)
   result = json.loads(file.read_text())
   assert done.stdout == table.text(result) + '\n'
   assert result['matmul_peak_gflops'] > 1
@@ -163,11 +163,13 @@ def test_bench_writes_its_json(tmp_path):
   assert set(breakdown['sft_step']) == {'sample', 'pack', 'gradient', 'update'}
   assert breakdown['seeds'] == 2 and breakdown['sft_step_over_one_seed'] > 0
   assert 0 < breakdown['rl_rollout_share'] < 1.5
+  first = result['first_update']
+  assert first['stage'] == 'sft' and 0 < first['filled_s'] < first['cold_s']
 
 
 @pytest.mark.parametrize('flag', ['--shapes=64', '--shapes=64x2,axb', '--shapes=15x1', '--rows=33'])
 def test_what_cannot_be_measured_ends_in_one_line(flag):
-  """A traceback, or a batch that devices can't share and whose remainder is counted all the same."""
+  """A traceback, or a batch that devices can't share, whose remainder is counted all the same."""
   command = [sys.executable, '-m', 'compgen_jax.bench', '--config=configs/quickstart.py', flag]
   done = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert done.returncode == 2
@@ -206,25 +208,23 @@ def test_a_run_that_fails_before_its_first_update_is_reported():
 # A trained policy, and the peer -------------------------------------------------------------------
 
 
-def test_a_trained_policy_is_measured(tmp_path):
+def test_a_trained_policy_is_measured(sft_run):
   """Fresh parameters instead of those that SFT ended with, lengths that no sample can have."""
-  config = tiny(eval__every=0, eval__pass_k=(), contrasts=())
-  only_sft = tiny(eval__every=0, eval__pass_k=(), contrasts=())
-  del only_sft.stages.rl, only_sft.stages.rft
-  compgen_jax.run(only_sft, tmp_path)
-  config = from_config_dict(config)
+  config = from_config_dict(tiny(seeds=(3, 5)))
   with jax.set_mesh(run.data_mesh(jax.device_count())):
-    work = policy.workload(config, tmp_path)
+    work = policy.workload(config, sft_run)
     fresh = Workload(config, work.rows).params
     measured, lengths = policy.measure(work, 1)
   assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(work.params), jax.tree.leaves(fresh)))
   assert lengths.shape == (8,) and np.all((1 <= lengths) & (lengths <= work.n_trace))
   assert 0 < measured['rollout_milliseconds'] and 0 <= measured['reward'] <= 1
-  other = dataclasses.replace(config, seeds=(0, 1), seed=7)
-  policy.workload(other, tmp_path)  # the first seed is there
+
+
+def test_a_policy_of_another_config_is_refused(sft_run):
+  """A step timed on a model of another shape."""
+  config = from_config_dict(tiny(seeds=(3, 5), model__d_model=32))
   with pytest.raises(ConfigError, match='model.d_model'):
-    wider = dataclasses.replace(config.model, d_model=32)
-    policy.workload(dataclasses.replace(config, model=wider), tmp_path)
+    policy.workload(config, sft_run)
 
 
 def test_a_policy_that_is_not_there_is_refused(tmp_path):
@@ -253,11 +253,11 @@ def test_the_peer_gets_the_same_problems():
 
   work = Workload(from_config_dict(tiny()), 8)
   setup = dataclasses.replace(work.stage('sft').setup, devices=run.Devices())
-  packed, _ = sft.golden_rows(work.key, setup.sources, setup)
+  packed, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, setup))(work.key)
   batch, loss = pytorch.golden_batch(work)
   assert batch['token'].shape[0] == 8 and batch['marker'].shape == batch['token'].shape
   np.testing.assert_allclose(np.sum(batch['weight']), 1.0, rtol=1e-5)
-  expected, _ = sft.cross_entropy(work.params, packed, setup)
+  expected, _ = jax.jit(lambda p: sft.cross_entropy(p, packed, setup))(work.params)
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
