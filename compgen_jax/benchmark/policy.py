@@ -1,5 +1,7 @@
-"""What a step of RL costs with the policy that RL starts from in a run: traces end, and most
-samples carry no signal."""
+"""What an update of RL costs with the policy that RL starts from in a run.
+
+Its traces end, and most of its samples carry no signal.
+"""
 
 import dataclasses
 import pathlib
@@ -9,42 +11,41 @@ import jax
 import numpy as np
 
 from compgen_jax.benchmark import timing
-from compgen_jax.benchmark.workload import RL, STEPS, Workload
-from compgen_jax.config import Config, ConfigError
-from compgen_jax.experiment import files, stages
-
-
-def require(config: Config, workdir: pathlib.Path) -> None:
-  """Raises ConfigError where `workdir` holds no finished stage, of this config, that RL starts
-  from."""
-  parent = config.stages[RL].init_from
-  if not stages.is_finished(workdir / 'stages' / parent):
-    raise ConfigError(
-      f'policy={str(workdir)!r}: legal is the workdir of a run whose stage {parent} is finished'
-    )
-  files.require_config(workdir, config, stages.MAY_DIFFER)
+from compgen_jax.benchmark.workload import STEPS, Workload, choose
+from compgen_jax.config import Config
+from compgen_jax.experiment import stages
 
 
 def workload(config: Config, workdir: pathlib.Path) -> Workload:
-  """A workload (first seed) with the parameters that RL starts from."""
-  work = Workload(
-    dataclasses.replace(config, seeds=config.all_seeds[:1]),
-    rows=config.rl.prompts * config.rl.group,
-  )
-  parent = stages.build(config.stages[RL].init_from, config, work.base, work.supports, workdir)
-  work.params = jax.tree.map(lambda x: x[0], stages.trained_params(parent))
+  """A workload with the parameters that RL starts from in the run in `workdir` (its first seed).
+
+  Raises:
+    ConfigError: the stage that RL starts from was trained under another config.
+    CheckpointError: it has not finished, or its checkpoint can't be read.
+  """
+  chosen = choose(config)
+  rl = config.settings(chosen.rl)
+  work = Workload(config, rows=rl.prompts * rl.group)
+  parent = dataclasses.replace(work.stage(config.stages[chosen.rl].init_from), workdir=workdir)
+  params = stages.trained_params(parent, config.all_seeds[:1])
+  work.params = jax.tree.map(lambda x: x[0], params)
   return work
 
 
 def measure(work: Workload, repeats: int) -> tuple[dict[str, Any], np.ndarray]:
-  """Milliseconds of a step of RL and of its rollouts, and how much of them was of use; int[B],
-  tokens of each sample."""
-  step, explore = work.step(RL), work.explore()
+  """Milliseconds of an update of RL and of its rollouts, and how much of them was of use.
+
+  Also returns int[B], the tokens of each sample of a batch.
+  """
+  step, explore = work.step(work.chosen.rl), work.explore()
   timing.in_turn([step, explore], repeats)
   metrics = {name: float(np.mean(value)) for name, value in step.call()[1].items()}
-  step_ms, explore_ms = 1e3 * step.median / STEPS, 1e3 * explore.median
-  found = dict(
-      step_milliseconds=step_ms, rollout_milliseconds=explore_ms, rollout_share=explore_ms / step_ms,
-      **{name: metrics[name] for name in ('decoded_useful', 'signal', 'reward', 'length')},
-  )  # fmt: skip
-  return found, np.sum(jax.device_get(explore.call().rollout.mask), axis=1)
+  step_ms, rollout_ms = 1e3 * step.median / STEPS, 1e3 * explore.median
+  times = dict(
+    step_milliseconds=step_ms,
+    rollout_milliseconds=rollout_ms,
+    rollout_share=rollout_ms / step_ms,
+  )
+  of_use = {name: metrics[name] for name in ('decoded_useful', 'signal', 'reward', 'length')}
+  length_B = np.sum(jax.device_get(explore.call().rollout.mask), axis=1)
+  return times | of_use, length_B

@@ -1,25 +1,33 @@
-"""The same SFT step in PyTorch, the way it would be written there: what a JAX codebase has to be
-worth.
+"""The same SFT step in PyTorch, as one would write it there.
 
-Same parameters, loss (checked), problems and optimizer (AdamW, in its fused form), padded on the
-right to the longest of the batch; attention by `scaled_dot_product_attention`. It gets its batch
-for free; our step samples and packs its own.
+The parameters, the loss (checked), the problems and the optimizer (AdamW, fused) are the same. Each
+problem has a row of its own, padded on the right to the longest of the batch; attention is
+`scaled_dot_product_attention`. PyTorch gets its batch for free; our step samples and packs its own.
 """
 
+import dataclasses
 import importlib.util
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from compgen_jax.benchmark import timing
-from compgen_jax.benchmark.workload import STEPS, Workload, at_shape
-from compgen_jax.config import ConfigError
+from compgen_jax.benchmark.workload import ROWS, STEPS, Workload, at_shape
+from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import platform
 from compgen_jax.learning import sft
+from compgen_jax.learning.devices import Devices
+
+# What is written there. The rest of the config is free.
+_MODEL = dict(
+  model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32'
+)
 
 
 def require() -> None:
@@ -28,118 +36,102 @@ def require() -> None:
     raise ConfigError("peer=True: needs PyTorch and TRL; legal is after pip install '.[peer]'")
 
 
-def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
-  """Milliseconds of a step, ours beside PyTorch eager and compiled, in turn, at each shape."""
+def compare(
+  config: ConfigDict, shapes: list[tuple[int, int]], repeats: int
+) -> list[dict[str, Any]]:
+  """Milliseconds of a step at each shape: ours, PyTorch eager and PyTorch compiled, in turn."""
   import torch
 
   torch.set_num_threads(platform.cores())
-  out = []
+  found = []
   for d_model, n_layers in shapes:
-    written_there = dict(
-      model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32'
-    )
-    written_there['sft__optimizer'] = 'adamw'
-    work = Workload(at_shape(config, d_model, n_layers, **written_there), rows=512)
-    batch, loss = _batch(work)
-    steps = {
-      what: _step(torch, work, batch, loss, compiled=what == 'compiled')
-      for what in ('eager', 'compiled')
-    }
-    ours = work.step('sft')
-    taken = {what: [] for what in steps}
+    changed = at_shape(config, d_model, n_layers, sft={'optimizer': 'adamw'}, **_MODEL)
+    work = Workload(changed, ROWS)
+    batch, loss = golden_batch(work)
+    steps = {'eager': _step(work, batch, loss, False), 'compiled': _step(work, batch, loss, True)}
+    ours = work.step(work.chosen.sft)
+    taken: dict[str, list[float]] = {how: [] for how in steps}
     for _ in range(repeats):
       timing.in_turn([ours], 1)
-      for what, step in steps.items():
-        step()
-        started = time.perf_counter()
-        for _ in range(STEPS):
-          step()
-        taken[what].append((time.perf_counter() - started) / STEPS)
-    out += [
-        dict(shape=f'd{d_model}x{n_layers}', what=f'PyTorch {torch.__version__}, {what}', step='sft_step',
-             milliseconds=1e3 * statistics.median(seconds), ours_milliseconds=1e3 * ours.median / STEPS)
-        for what, seconds in taken.items()
-    ]  # fmt: skip
-  return out
+      for how, step in steps.items():
+        taken[how].append(_seconds(step))
+    for how, seconds in taken.items():
+      found.append(
+        dict(
+          shape=f'd{d_model}x{n_layers}',
+          what=f'PyTorch {torch.__version__}, {how}',
+          step='sft_step',
+          milliseconds=1e3 * statistics.median(seconds),
+          ours_milliseconds=1e3 * ours.median / STEPS,
+        )
+      )
+  return found
 
 
-def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
-  """A batch of the SFT stage, one problem a row, padded on the right; and our loss on it."""
-  rendered = jax.device_get(work.batch('sft'))
-  counted = np.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-  counted &= (rendered.trace >= work.task.alphabet) | ~rendered.dry[:, None]
-  tokens = np.concatenate([rendered.prompt, rendered.trace], axis=1)
-  weight = np.concatenate([np.zeros(rendered.prompt.shape, bool), counted], axis=1) / counted.sum()
-  left = rendered.prompt.shape[1] - rendered.prompt_length
-  width = int(np.max(rendered.prompt_length + rendered.trace_length))
-  at = np.minimum(left[:, None] + np.arange(width), tokens.shape[1] - 1)
-  real = np.arange(width) < (rendered.prompt_length + rendered.trace_length)[:, None]
-  tokens = np.where(real, np.take_along_axis(tokens, at, axis=1), work.task.pad)
-  weight = np.where(real, np.take_along_axis(weight, at, axis=1), 0.0).astype(np.float32)
-  heads, indices = jax.device_get(work.model.addresses(jnp.asarray(tokens[:, :-1])))
-  batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], heads=heads, indices=indices,
-               heads_only=np.broadcast_to(rendered.dry[:, None], heads.shape))  # fmt: skip
+def _seconds(step: Callable[[], None]) -> float:
+  """Seconds of a step: the mean of STEPS of them, after one that is not timed."""
+  step()
+  started = time.perf_counter()
+  for _ in range(STEPS):
+    step()
+  return (time.perf_counter() - started) / STEPS
+
+
+def golden_batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
+  """A whole batch of SFT, one problem a row, and our loss on it.
+
+  Arrays [B, T]: `token`, `target`, `marker` and `index` int, `weight` float32, `markers_only` bool,
+  as `sft.golden_rows` makes them (`marker` and `index` are `Model.addresses`).
+  """
+  setup = dataclasses.replace(work.stage(work.chosen.sft).setup, devices=Devices())
+  rows, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, setup))(work.key)
+  batch = unpacked(jax.device_get(rows), work.task.pad)
   document = (batch['token'] != work.task.pad).astype(np.int32)
-  loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, work.base))(
-    work.params, batch | dict(document=document)
-  )
-  return batch, float(loss)
+  loss_of = jax.jit(lambda params, rows: sft.cross_entropy(params, rows, setup)[0])
+  loss = loss_of(work.params, batch | dict(document=document))
+  marker, index = jax.device_get(work.model.addresses(jnp.asarray(batch['token'])))
+  return batch | dict(marker=marker, index=index), float(loss)
 
 
-def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, compiled: bool):
-  """One update: a function of nothing."""
-  F, cfg = torch.nn.functional, work.config.model
-  d_head, scale = cfg.d_model // cfg.n_heads, (2 * cfg.n_layers) ** -0.5
-  tensor = lambda a: torch.from_numpy(np.array(a))
+def unpacked(rows: dict[str, np.ndarray], pad: int) -> dict[str, np.ndarray]:
+  """Packed rows with a row for each document, in their order, as wide as the longest of them.
+
+  Behind a document's end `token` and `target` hold `pad`, everything else 0.
+  """
+  document_X = rows['document'].reshape(-1)
+  cells = [np.flatnonzero(document_X == d) for d in np.unique(document_X[document_X > 0])]
+  width = max(map(len, cells))
+  batch = {}
+  for name in rows.keys() - {'document'}:
+    feature_X = rows[name].reshape(-1)
+    fill = pad if name in ('token', 'target') else 0
+    batch[name] = np.full((len(cells), width), fill, feature_X.dtype)
+    for row, at in zip(batch[name], cells):
+      row[: len(at)] = feature_X[at]
+  return batch
+
+
+def _step(
+  work: Workload, batch: dict[str, np.ndarray], our_loss: float, compiled: bool
+) -> Callable[[], None]:
+  """One update, ready to be called; its loss on our parameters is checked."""
+  import torch
+
+  def tensor(a):
+    copy = torch.from_numpy(np.array(a))
+    return copy.long() if a.dtype.kind == 'i' else copy
+
   params = jax.tree.map(lambda a: tensor(a).requires_grad_(), jax.device_get(work.params))
-  data = {name: tensor(a).long() if a.dtype.kind == 'i' else tensor(a) for name, a in batch.items()}
+  data = {name: tensor(a) for name, a in batch.items()}
 
-  def norm(x, weight):
-    return F.rms_norm(x, (cfg.d_model,), weight, 1e-6)
-
-  def logits(p, data):
-    ends, blocks = p['ends'], p['blocks']
-    x = F.embedding(data['token'], ends['token'])
-    x = (
-      x
-      + F.embedding(data['heads'], ends['segment_head'])
-      + F.embedding(data['indices'], ends['segment_index'])
-    )
-    rows, columns, _ = x.shape
-    for i in range(cfg.n_layers):
-      h = norm(x, blocks['attention_norm']['scale'][i])
-      taps = blocks['conv'][i].T.flip(1)[:, None]  # [D, 1, C]; torch correlates
-      h = h + F.conv1d(
-        F.pad(h.transpose(1, 2), (cfg.conv_width - 1, 0)), taps, groups=cfg.d_model
-      ).transpose(1, 2)
-      q, k, v = (
-        (h @ blocks['qkv'][i]).view(rows, columns, 3, cfg.n_heads, d_head).permute(2, 0, 3, 1, 4)
-      )
-      mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-      x = (
-        x
-        + mixed.transpose(1, 2).reshape(rows, columns, cfg.d_model)
-        @ blocks['attention_out'][i]
-        * scale
-      )
-      h = norm(x, blocks['ff_norm']['scale'][i])
-      x = x + F.relu(h @ blocks['ff_in'][i]).square() @ blocks['ff_out'][i] * scale
-    return norm(x, ends['norm']['scale']) @ ends['token'].T * cfg.d_model**-0.5
-
-  def loss(p, data):
-    z = logits(p, data)
-    barred = data['heads_only'][..., None] & (torch.arange(z.shape[-1]) < work.model.n_content)
-    z = z.masked_fill(barred, -1e30).flatten(0, 1)
-    return (
-      F.cross_entropy(z, data['target'].flatten(), reduction='none') * data['weight'].flatten()
-    ).sum()
+  def eager_loss(params, data):
+    return _loss(work, params, data)
 
   optimizer = torch.optim.AdamW(jax.tree.leaves(params), lr=1e-4, fused=True)
-  loss = torch.compile(loss) if compiled else loss
+  loss = torch.compile(eager_loss) if compiled else eager_loss
   found = loss(params, data).item()
-  assert abs(found - our_loss) < 1e-3 * our_loss, (
-    f'PyTorch computes another loss: {found} against {our_loss}'
-  )
+  same = abs(found - our_loss) < 1e-3 * our_loss
+  assert same, f'PyTorch computes another loss: {found} against {our_loss}'
 
   def step():
     optimizer.zero_grad(set_to_none=True)
@@ -148,3 +140,61 @@ def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, 
 
   step()
   return step
+
+
+def _loss(work: Workload, params, data):
+  """`sft.cross_entropy` in PyTorch."""
+  import torch
+
+  logits = _logits(work, params, data)
+  is_letter = torch.arange(logits.shape[-1]) < work.model.n_content
+  logits = logits.masked_fill(data['markers_only'][..., None] & is_letter, -1e30)
+  flat = logits.flatten(0, 1), data['target'].flatten()
+  of_token = torch.nn.functional.cross_entropy(*flat, reduction='none')
+  return (of_token * data['weight'].flatten()).sum()
+
+
+def _logits(work: Workload, params, data):
+  """`Model.apply` in PyTorch."""
+  import torch
+
+  functions, cfg = torch.nn.functional, work.config.model
+  ends, blocks = params['ends'], params['blocks']
+  residual_scale = (2 * cfg.n_layers) ** -0.5
+
+  def norm(x, scale):
+    return functions.rms_norm(x, (cfg.d_model,), scale, 1e-6)
+
+  x = functions.embedding(data['token'], ends['token'])
+  x = x + functions.embedding(data['marker'], ends['segment_head'])
+  x = x + functions.embedding(data['index'], ends['segment_index'])
+  for i in range(cfg.n_layers):
+    h = norm(x, blocks['attention_norm']['scale'][i])
+    mixed = _attend(_convolve(h, blocks['conv'][i]), blocks['qkv'][i], cfg.n_heads)
+    x = x + mixed @ blocks['attention_out'][i] * residual_scale
+    h = norm(x, blocks['ff_norm']['scale'][i])
+    h = functions.relu(h @ blocks['ff_in'][i]).square()
+    x = x + h @ blocks['ff_out'][i] * residual_scale
+  return norm(x, ends['norm']['scale']) @ ends['token'].T * cfg.d_model**-0.5
+
+
+def _convolve(h_BxTxD, kernel_OxD):
+  """The causal depthwise convolution, added to its input."""
+  import torch
+
+  n_taps, width = kernel_OxD.shape
+  taps_Dx1xO = kernel_OxD.T.flip(1)[:, None]  # PyTorch correlates
+  padded = torch.nn.functional.pad(h_BxTxD.transpose(1, 2), (n_taps - 1, 0))
+  convolved = torch.nn.functional.conv1d(padded, taps_Dx1xO, groups=width)
+  return h_BxTxD + convolved.transpose(1, 2)
+
+
+def _attend(h_BxTxD, qkv_weight, n_heads: int):
+  """Causal multi-head attention, before its output projection."""
+  import torch
+
+  n_rows, n_columns, width = h_BxTxD.shape
+  qkv = (h_BxTxD @ qkv_weight).view(n_rows, n_columns, 3, n_heads, width // n_heads)
+  q, k, v = qkv.permute(2, 0, 3, 1, 4)
+  mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+  return mixed.transpose(1, 2).reshape(n_rows, n_columns, width)

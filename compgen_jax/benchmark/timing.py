@@ -1,7 +1,7 @@
 """Timing compiled programs side by side.
 
-Programs are timed in turn, repeat after repeat, and medians are compared, so that a machine whose
-speed drifts moves all of them alike. The matrix-product peak is measured in the same process.
+Programs are timed in turn, repeat after repeat, and medians are compared. So a machine whose speed
+drifts moves all of them alike. The matrix-product peak is measured in the same process.
 """
 
 import dataclasses
@@ -13,17 +13,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from compgen_jax.learning.state import AXIS
+from compgen_jax.learning.devices import DATA
+
+_AT_LEAST_S = 0.2  # seconds that are timed together
+_MOST_CALLS = 50
 
 
 @dataclasses.dataclass
 class Program:
-  """A compiled program that is called with itself as its only state.
+  """A compiled program with its arguments.
 
-  `compile_s`: seconds of tracing and of compiling, nothing cached. `peak_mb`: MiB of arguments,
-  results and temporaries, all devices (XLA's plan). `repeat`: calls in a row that are timed
-  together, so that a short program is not timed with a cache that another left behind. `seconds`:
-  of one call, each time.
+  Attributes:
+    call: runs it once.
+    compile_s: seconds of tracing and compiling; nothing is taken from a cache.
+    peak_mb: MiB of arguments, results and temporaries on all devices, as XLA plans them.
+    repeat: calls in a row that are timed together. A short program is then not timed with a CPU
+      cache that another program left behind.
+    seconds: of one call, one entry a repetition.
   """
 
   call: Callable[[], Any]
@@ -34,12 +40,15 @@ class Program:
 
   @property
   def median(self) -> float:
+    """Median seconds of a call."""
     return statistics.median(self.seconds)
 
 
 def program(function: Callable, *args: Any, carry: bool = False) -> Program:
-  """Compiles `function` (a jitted one as it is) for `args`; with `carry`, its first result replaces
-  its first argument."""
+  """Compiles `function` (jitted or not) for `args`, and runs it once.
+
+  With `carry` the first result of a call is the first argument of the next.
+  """
   started = time.perf_counter()
   jitted = function if hasattr(function, 'lower') else jax.jit(function)
   compiled = jitted.lower(*args).compile()
@@ -55,12 +64,12 @@ def program(function: Callable, *args: Any, carry: bool = False) -> Program:
     return out
 
   jax.block_until_ready(call())
-  repeat = max(1, min(50, round(0.2 / seconds(call))))
+  repeat = max(1, min(_MOST_CALLS, round(_AT_LEAST_S / seconds(call))))
   return Program(call, compile_s, n_bytes / 2**20, repeat)
 
 
 def in_turn(programs: list[Program], repeats: int) -> None:
-  """Times each program `repeats` times, interleaved."""
+  """Times each program `repeats` times, all programs once before any is timed again."""
   for _ in range(repeats):
     for p in programs:
       if p.repeat > 1:
@@ -76,14 +85,16 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def matmul_peak(dtype: str, repeats: int) -> float:
-  """The best GFLOP/s of square matrix products over sizes, on one device and on all of the current
-  mesh at once."""
-  rows = jax.sharding.PartitionSpec(AXIS)
-  each = jax.jit(jax.shard_map(lambda a, b: a @ b, in_specs=(rows, rows), out_specs=rows))
-  one = jax.jit(lambda a, b: a @ b)
+  """The best GFLOP/s of square matrix products: of several sizes, on one device and on all at once.
+
+  All devices are those of the current mesh.
+  """
+  rows = jax.sharding.PartitionSpec(DATA)
+  on_each_device = jax.shard_map(jnp.matmul, in_specs=(rows, rows), out_specs=rows)
+  products = ((jax.jit(jnp.matmul), 1), (jax.jit(on_each_device), jax.device_count()))
   best = 0.0
   for n in (512, 1024, 2048) if jax.default_backend() == 'cpu' else (4096, 8192):
-    for product, devices in ((one, 1), (each, jax.device_count())):
+    for product, devices in products:
       x = jnp.ones((devices, n, n), dtype)
       fastest = min(seconds(lambda: product(x, x)) for _ in range(3 * repeats + 1))
       best = max(best, 2.0 * devices * n**3 / fastest / 1e9)
