@@ -62,12 +62,12 @@ def launch(main: Callable[[], None]) -> None:
     rest = flags.FLAGS(sys.argv)[1:]
     if 'config' in flags.FLAGS:
       dict(flags.FLAGS['config'].value or {})  # the file is loaded when it is first asked for
-  except Exception as e:  # absl, ml_collections and the config file itself raise many types for one cause: a bad flag
+  # absl, ml_collections and the config file itself raise many types for one cause: a bad flag
+  except Exception as e:
     fail(_bad_config_flag(sys.argv) or str(e))
   if rest:
-    fail(
-      f'stray argument {rest[0]!r}; legal are --config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
-    )
+    legal = '--config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
+    fail(f'stray argument {rest[0]!r}; legal are {legal}')
   logging.set_verbosity(logging.WARNING)  # orbax and jax tell a story at INFO that nobody asked for
 
   # After the flags are known to be right: an error message should not wait for jax.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import compgen_jax
-from compgen_jax.task import support
+from compgen_jax.task import tables
 from tests import helpers
 from tests.experiments import tiny
 
@@ -18,7 +18,7 @@ def sft_sampler():
 
   Depths 1 to 3 of the pool `sft`.
   """
-  s = support.build('seen', helpers.support_config(), helpers.task(), helpers.pools())
+  s = tables.build('seen', helpers.support_config(), helpers.task(), helpers.pools())
 
   def sample(i):
     return helpers.sample(s, jax.random.fold_in(jax.random.key(0), i))

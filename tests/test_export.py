@@ -8,7 +8,7 @@ from compgen_jax import verifier
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import problems
 from compgen_jax.experiment.export import export
-from compgen_jax.task import support
+from compgen_jax.task import tables
 from configs import default
 from tests import helpers, reference
 from tests.experiments import tiny
@@ -64,7 +64,7 @@ def test_lines_agree_with_the_reference(exported):
 def test_lines_are_of_their_support(exported):
   """Problems of another pool, or beyond a finite support's table: held-out ones among them."""
   for name, lines in exported.items():
-    built = support.build(name, CONFIG.supports[name], TASK, CONFIG.pools)
+    built = tables.build(name, CONFIG.supports[name], TASK, CONFIG.pools)
     rows = [tuple(map(tuple, line['modules'])) for line in lines]
     assert built.contains_all(helpers.composition(rows, TASK, TASK.max_depth)).all()
     assert len(set(rows)) > (4 if name == 'sft' else 8)

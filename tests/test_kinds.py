@@ -13,7 +13,7 @@ import pytest
 
 import compgen_jax
 from compgen_jax.config import ConfigError, from_config_dict, from_json, to_dict
-from compgen_jax.experiment import run, stages
+from compgen_jax.experiment import programs, run, stages
 from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.section import ExploringSection, Section
 from configs import default
@@ -63,8 +63,8 @@ def test_a_new_kind_runs(with_shrink, tmp_path):
   config = from_config_dict(_config())
   base = run.build_setup(config, 1)
   with jax.set_mesh(run.data_mesh(1)):
-    first = stages.initial_params(base, (0,))
-    built = stages.build('smaller', config, base, tmp_path)
+    first = programs.initial_params(base, (0,))
+    built = programs.build('smaller', config, base, tmp_path)
     last = stages.trained_params(built, (0,))
   want = jax.tree.map(lambda p: p * 0.5**3 * 0.25**2, first)
   jax.tree.map(np.testing.assert_array_equal, last, want)

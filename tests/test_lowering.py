@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from compgen_jax.config import from_config_dict
-from compgen_jax.experiment import run, stages
+from compgen_jax.experiment import programs, run
 from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
@@ -62,14 +62,14 @@ def traced_stage(name: str):
   n = len(config.all_seeds)  # side by side
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
-    stage = stages.build(stage_name, config, base, pathlib.Path('nowhere'), n)
+    stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
 
   def arguments():
-    params = stages.initial_params(stage.setup, config.all_seeds)
+    params = programs.initial_params(stage.setup, config.all_seeds)
     keys = jax.random.split(jax.random.key(0), n)
-    return stages.initial_state(stage.setup, params), Given(keys, params)
+    return programs.initial_state(stage.setup, params), Given(keys, params)
 
-  return stages.updates(stage).trace(*jax.eval_shape(arguments), 3)
+  return programs.updates(stage).trace(*jax.eval_shape(arguments), 3)
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from compgen_jax.task import modules, support
+from compgen_jax.task import modules, support, tables
 from tests import helpers, reference
 
 TASK = helpers.task()
@@ -23,7 +23,7 @@ SMALL = helpers.task(
 
 @functools.cache
 def build(t=TASK, p=DEFAULT_POOLS, **changes) -> support.Support:
-  return support.build('a_name', helpers.support_config(**changes), t, p)
+  return tables.build('a_name', helpers.support_config(**changes), t, p)
 
 
 @functools.cache
@@ -169,8 +169,8 @@ def test_finite_support_depends_on_config_and_salt_only():
   """Catches a table that moves between runs, or that ignores the salt."""
   first = helpers.steps(build(compositions=301).table, TASK)
   config = helpers.support_config(compositions=301)
-  again = support.build('other_name', config, TASK, helpers.pools())
-  salted = support.build('other_name', config, TASK, helpers.pools(salt=1))
+  again = tables.build('other_name', config, TASK, helpers.pools())
+  salted = tables.build('other_name', config, TASK, helpers.pools(salt=1))
   assert helpers.steps(again.table, TASK) == first
   assert set(helpers.steps(salted.table, TASK)) != set(first)
 
@@ -182,7 +182,7 @@ def test_a_whole_support_can_be_a_table():
   s = build(SMALL, depths=(2,), compositions=len(everything))
   assert set(helpers.steps(s.table, SMALL)) == everything
   too_many = f'{len(everything) + 1} compositions of depth 2'
-  with pytest.raises(support.EmptySupportError, match=too_many):
+  with pytest.raises(tables.EmptySupportError, match=too_many):
     build(SMALL, depths=(2,), compositions=len(everything) + 1)
 
 
@@ -196,7 +196,7 @@ def test_a_whole_support_can_be_a_table():
 def test_impossible_supports_raise(changes):
   """Catches a support that would sample forever, or silently hold fewer compositions than asked
   for."""
-  with pytest.raises(support.EmptySupportError, match='supports.a_name'):
+  with pytest.raises(tables.EmptySupportError, match='supports.a_name'):
     build(SMALL, **changes)
 
 
@@ -205,7 +205,7 @@ def test_sample_at_depth(compositions):
   """Catches a depth, a finite support's row, or a number of columns that is not the one asked
   for."""
   s = build(compositions=compositions)
-  rows = s.sample_at_depth(jax.random.key(0), 2, 2000, 4)
+  rows = tables.sample_at_depth(s, jax.random.key(0), 2, 2000, 4)
   assert rows.routing.shape == rows.skill.shape == (2000, 4)
   assert np.all(rows.depth == 2) and np.all(s.contains_all(rows))
   assert not np.any(rows.routing[:, 2:]) and not np.any(rows.skill[:, 2:])
@@ -223,10 +223,10 @@ def test_shared_counts_compositions_by_content():
   test = build(pool='test', depths=(2, 3), compositions=60)
   few = dataclasses.replace(some, table=jax.tree.map(lambda x: x[::3], some.table))
   wider = dataclasses.replace(few, table=support.with_cap(few.table, 6))
-  assert support.shared(some, some) == 301
-  assert support.shared(some, test) == support.shared(some, deeper) == 0
-  assert support.shared(some, few) == support.shared(few, some) == 101
-  assert support.shared(some, wider) == support.shared(wider, few) == 101
+  assert tables.shared(some, some) == 301
+  assert tables.shared(some, test) == tables.shared(some, deeper) == 0
+  assert tables.shared(some, few) == tables.shared(few, some) == 101
+  assert tables.shared(some, wider) == tables.shared(wider, few) == 101
   # The same compositions in a task that has its modules in another order.
   t = helpers.task(
     routings=modules.names(TASK.routing_inventory)[::-1],
@@ -234,22 +234,22 @@ def test_shared_counts_compositions_by_content():
   )
   table = helpers.composition(helpers.steps(few.table, TASK), t, 5)
   turned = dataclasses.replace(few, task=t, table=table)
-  assert support.shared(some, turned) == 101
+  assert tables.shared(some, turned) == 101
   same_indices = dataclasses.replace(few, task=t)
-  assert support.shared(some, same_indices) < 20
+  assert tables.shared(some, same_indices) < 20
 
 
 def test_shared_equals_membership():
   """Catches a composition that only one of `shared` and `contains_all` finds in a support."""
   a = build(SMALL, depths=(1, 2), compositions=24)
   b = build(SMALL, helpers.pools(salt=1), depths=(1, 2), compositions=20)
-  assert 0 < support.shared(a, b) == np.sum(a.contains_all(b.table)) < 20
+  assert 0 < tables.shared(a, b) == np.sum(a.contains_all(b.table)) < 20
 
 
 def test_shared_needs_finite_supports():
   """Catches a count of zero for a support that lists no compositions but holds many."""
   with pytest.raises(ValueError, match='not finite'):
-    support.shared(build(compositions=301), build())
+    tables.shared(build(compositions=301), build())
 
 
 # Sampling -----------------------------------------------------------------------------------------

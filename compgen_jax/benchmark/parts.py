@@ -123,10 +123,10 @@ def generate(work: Workload) -> Part:
   """Sampling, rendering and verifying problems, as many at a time as an update of SFT takes."""
   at_a_time = work.config.settings(work.chosen.sft).batch_rows
   n_batches = ceil_div(PROBLEMS, at_a_time)
-  sources = (Source(work.support, at_a_time),)
+  sources = (Source(work.chosen.support, work.support, at_a_time),)
 
   def one(key):
-    _, problems, rendered = batches.draw(key, sources, work.base)
+    _, problems, rendered = batches.draw(key, sources, work.supports, work.base)
     verdict = jax.vmap(lambda p, t: verify(p, t, work.task))(problems, rendered.trace)
     return rendered.trace, verdict.strict
 

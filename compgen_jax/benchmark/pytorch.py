@@ -80,11 +80,11 @@ def _seconds(step: Callable[[], None]) -> float:
 def golden_batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   """A whole batch of SFT, one problem a row, and our loss on it.
 
-  Arrays [B, T]: `token`, `target`, `marker` and `index` int, `weight` float32, `markers_only` bool,
-  as `sft.golden_rows` makes them (`marker` and `index` are `Model.addresses`).
+  Arrays [B, T]: `token`, `target`, `marker` ([B, T, I]) and `index` int, `weight` float32,
+  `markers_only` bool, as `sft.golden_rows` makes them (`marker` and `index` are `Model.addresses`).
   """
   setup = dataclasses.replace(work.stage(work.chosen.sft).setup, devices=Devices())
-  rows, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, setup))(work.key)
+  rows, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.supports, setup))(work.key)
   batch = unpacked(jax.device_get(rows), work.task.pad)
   document = (batch['token'] != work.task.pad).astype(np.int32)
   loss_of = jax.jit(lambda params, rows: sft.cross_entropy(params, rows, setup)[0])
@@ -166,8 +166,9 @@ def _logits(work: Workload, params, data):
     return functions.rms_norm(x, (cfg.d_model,), scale, 1e-6)
 
   x = functions.embedding(data['token'], ends['token'])
-  x = x + functions.embedding(data['marker'], ends['segment_head'])
-  x = x + functions.embedding(data['index'], ends['segment_index'])
+  for i in range(data['marker'].shape[-1]):
+    x = x + functions.embedding(data['marker'][..., i], ends[f'marker_{i}'])
+  x = x + functions.embedding(data['index'], ends['index'])
   for i in range(cfg.n_layers):
     h = norm(x, blocks['attention_norm']['scale'][i])
     mixed = _attend(_convolve(h, blocks['conv'][i]), blocks['qkv'][i], cfg.n_heads)
@@ -175,7 +176,8 @@ def _logits(work: Workload, params, data):
     h = norm(x, blocks['ff_norm']['scale'][i])
     h = functions.relu(h @ blocks['ff_in'][i]).square()
     x = x + h @ blocks['ff_out'][i] * residual_scale
-  return norm(x, ends['norm']['scale']) @ ends['token'].T * cfg.d_model**-0.5
+  logits = norm(x, ends['norm']['scale']) @ ends['token'].T * cfg.d_model**-0.5
+  return logits.masked_fill(torch.arange(logits.shape[-1]) == work.task.pad, -1e30)
 
 
 def _convolve(h_BxTxD, kernel_OxD):

@@ -19,8 +19,8 @@ from compgen_jax import config as config_lib
 from compgen_jax.benchmark.timing import Program, program
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import run, stages
-from compgen_jax.experiment.stages import Stage
+from compgen_jax.experiment import programs, run
+from compgen_jax.experiment.programs import Stage
 from compgen_jax.learning import batches, exploration, gradients, sft
 from compgen_jax.learning.devices import Devices
 from compgen_jax.learning.setup import Source
@@ -70,7 +70,8 @@ def choose(config: Config) -> Chosen:
     return max(config.supports[support].depths)
 
   def deepest(stage):
-    return max(config.stages[stage].data, key=depth)
+    # Without given steps, if there is a choice: their prompts are the usual ones.
+    return max(config.stages[stage].data, key=lambda s: (depth(s), -config.supports[s].prefix))
 
   rl = max(of_kind['rl'], key=lambda stage: depth(deepest(stage)))
   return Chosen(of_kind['sft'][0], rl, deepest(rl))
@@ -123,18 +124,18 @@ class Workload:
   def __init__(self, config: Config, rows: int):
     self.config, self.rows = config, rows
     self.chosen = choose(config)
-    self.supports = run.build_supports(config)
+    self.supports = run.build_supports(config, config.all_seeds[0])
     self.base = run.build_setup(config, jax.device_count())
     self.model, self.task = self.base.model, self.base.task
     self.key = jax.random.key(0)
     self.params = jax.jit(self.model.init_params)(jax.random.key(1))
-    self.support = self.supports[self.chosen.support]
-    depth = self.support.depth_cap
+    self.support = config.supports[self.chosen.support]
+    depth = max(self.support.depths)
     self.n_prompt, self.n_trace = self.task.prompt_width(depth), self.task.trace_width(depth)
 
   def stage(self, name: str, n_seeds: int = 1) -> Stage:
     """A stage of the config, for `n_seeds` seeds side by side; nothing is read or written."""
-    return stages.build(name, self.config, self.base, self.supports, pathlib.Path(), n_seeds)
+    return programs.build(name, self.config, self.base, pathlib.Path(), n_seeds)
 
   # Programs ---------------------------------------------------------------------------------------
 
@@ -146,9 +147,10 @@ class Workload:
     """STEPS updates of a stage in one dispatch, of `n_seeds` seeds side by side."""
     stage = self.stage(name, n_seeds)
     params = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.params)
-    state = stages.initial_state(stage.setup, params)
-    given = Given(jax.random.split(self.key, n_seeds), params)
-    return program(stages.updates(stage), state, given, STEPS, carry=True)
+    state = programs.initial_state(stage.setup, params)
+    supports = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.supports)
+    given = Given(jax.random.split(self.key, n_seeds), params, supports)
+    return program(programs.updates(stage), state, given, STEPS, carry=True)
 
   def explore(self) -> Program:
     """What an update of RL does before it learns: problems, their rollouts, verdicts on them."""
@@ -159,6 +161,7 @@ class Workload:
         setup,
         params,
         key,
+        self.supports,
         group=settings.group,
         temperature=settings.temperature,
         reward=settings.reward,
@@ -170,17 +173,19 @@ class Workload:
 
   def rendered(self, key: jax.Array, rows: int) -> Rendered:
     """This device's part of `rows` problems of the measured support."""
-    return batches.draw(key, (Source(self.support, rows),), self.base)[2]
+    sources = (Source(self.chosen.support, self.support, rows),)
+    return batches.draw(key, sources, self.supports, self.base)[2]
 
   def sft_rows(self, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     """This device's packed rows of a batch of SFT: `(rows, n_rows)`."""
     setup = self.stage(self.chosen.sft).setup
-    return sft.golden_rows(key, setup.sources, setup)
+    return sft.golden_rows(key, setup.sources, self.supports, setup)
 
   def rl_rows(self, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     """The same of RL, every sample written to its last column; tokens are left out."""
     setup, group = self.stage(self.chosen.rl).setup, self.config.settings(self.chosen.rl).group
-    _, _, rendered = batches.draw(key, setup.sources, setup)
+    _, _, rendered = batches.draw(key, setup.sources, self.supports, setup)
+    rendered, _ = exploration.give(rendered, [s.config for s in setup.sources], self.task)
     prompt_BxP = jnp.repeat(rendered.prompt, group, axis=0)
     trace_BxC = jnp.zeros((prompt_BxP.shape[0], rendered.trace.shape[1]), jnp.int32)
     return batches.pack(setup, prompt_BxP, trace_BxC, jnp.ones(trace_BxC.shape, bool), {})
@@ -188,7 +193,7 @@ class Workload:
   def whole_batch(self, name: str) -> Rendered:
     """A stage's batch as one device would draw it."""
     setup = dataclasses.replace(self.stage(name).setup, devices=Devices())
-    return jax.jit(lambda key: batches.draw(key, setup.sources, setup)[2])(self.key)
+    return jax.jit(lambda key: batches.draw(key, setup.sources, self.supports, setup)[2])(self.key)
 
   def packed(self, rows_of: Callable, n_batches: int = 16) -> Packed:
     """How many columns `rows_of(key) -> (rows, n_rows)` makes, over all devices."""

@@ -22,6 +22,7 @@ from compgen_jax.learning import batches, exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout
+from compgen_jax.task import tables
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.pools import replicate_salt
 from compgen_jax.task.render import Rendered
@@ -155,7 +156,7 @@ class Evaluator:
     key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
     composition_key, problem_key = jax.random.split(key)
     n, cap = self._config.eval.problems, self._step_cap
-    compositions = support.sample_at_depth(composition_key, depth, n, cap)
+    compositions = tables.sample_at_depth(support, composition_key, depth, n, cap)
     prefix_key = jax.random.fold_in(composition_key, zlib.crc32(b'prefix'))
     steps, dry_B = support.precede_all(prefix_key, compositions, cap)
     return _Drawn(problem_key, steps, dry_B), compositions

@@ -11,8 +11,7 @@ import numpy as np
 
 from compgen_jax import verifier
 from compgen_jax.config import Config, ConfigError
-from compgen_jax.task import latent, render, strings, text
-from compgen_jax.task import support as support_lib
+from compgen_jax.task import latent, render, strings, tables, text
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.pools import PoolConfig
 from compgen_jax.task.strings import String
@@ -76,7 +75,7 @@ def draw(
   purpose = f'problems of {support}' + ('' if depth is None else f' at depth {depth}')
   key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
   if depth is not None:  # enough for the last call, which draws more than are wanted
-    compositions = built.sample_at_depth(key, depth, n + ROWS, built.depth_cap)
+    compositions = tables.sample_at_depth(built, key, depth, n + ROWS, built.depth_cap)
   problems: list[TextProblem] = []
   for first in range(0, n, ROWS):
     ids = np.arange(first, first + ROWS)
@@ -104,8 +103,8 @@ def _build(
   name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int
 ) -> Support:
   try:
-    return support_lib.build(name, config, task, pools, seed)
-  except support_lib.EmptySupportError as e:
+    return tables.build(name, config, task, pools, seed)
+  except tables.EmptySupportError as e:
     raise ConfigError(str(e)) from e
 
 
@@ -224,7 +223,7 @@ def _padded(numbers: Iterable[int], width: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames='task')
 def _golden(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig):
-  made = jax.vmap(lambda letters, n: strings.make(letters, n, task.width))(*inputs)
+  made = jax.vmap(lambda letters, n: strings.make(letters, n))(*inputs)
   problem = latent.problem(composition, made, jnp.int32(first_label), task)
   return render.render(problem, task, task.max_depth)
 

@@ -11,15 +11,25 @@ from compgen_jax import config as config_lib
 from compgen_jax import validation
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import evaluate, files, platform, provenance, stages, summary
+from compgen_jax.experiment import (
+  evaluate,
+  files,
+  platform,
+  programs,
+  provenance,
+  stages,
+  summary,
+)
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
+from compgen_jax.experiment.programs import Stage
 from compgen_jax.experiment.progress import say
+from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.stages import Replicate
 from compgen_jax.learning.devices import DATA, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
-from compgen_jax.task import support as support_lib
+from compgen_jax.task import tables
 from compgen_jax.task.support import Support
 
 
@@ -31,10 +41,10 @@ def build_supports(config: Config, seed: int) -> dict[str, Support]:
   """
   try:
     return {
-      name: support_lib.build(name, c, config.task, config.pools, seed)
+      name: tables.build(name, c, config.task, config.pools, seed)
       for name, c in config.supports.items()
     }
-  except support_lib.EmptySupportError as e:
+  except tables.EmptySupportError as e:
     raise ConfigError(str(e)) from e
 
 
@@ -81,7 +91,7 @@ def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
     return [(seed,) for seed in config.all_seeds]
   by_progress: dict[tuple, list[int]] = {}
   for seed in config.all_seeds:
-    records = [stages.Record(workdir, config, name, seed) for name in config.stage_order]
+    records = [Record(workdir, config, name, seed) for name in config.stage_order]
     by_progress.setdefault(tuple(map(stages.newest_checkpoint, records)), []).append(seed)
   return [tuple(seeds) for seeds in by_progress.values()]
 
@@ -136,7 +146,7 @@ def require_origins(config: Config, folder: pathlib.Path) -> None:
   otherwise."""
   for name in config.stage_order:
     for seed in config.all_seeds:
-      stages.Record(folder, config, name, seed).require_origin()
+      Record(folder, config, name, seed).require_origin()
 
 
 def _run_stages(
@@ -144,14 +154,14 @@ def _run_stages(
 ) -> dict[str, dict[int, Evaluation]]:
   """Runs every stage of every group of replicates; what was measured, by stage and seed."""
   evaluations: dict[str, dict[int, Evaluation]] = {name: {} for name in config.stage_order}
-  built: dict[tuple[str, int], stages.Stage] = {}
+  built: dict[tuple[str, int], Stage] = {}
   for seeds in groups(config, folder):
     params: dict[str, stages.Params] = {}
     group = [replicates[seed] for seed in seeds]
     for name in config.stage_order:
       key = name, len(seeds)
       if key not in built:  # groups of one size share compiled programs
-        built[key] = stages.build(name, config, base, folder, len(seeds))
+        built[key] = programs.build(name, config, base, folder, len(seeds))
       parent = params.get(config.stages[name].init_from)
       params[name], measured = stages.run(built[key], group, parent)
       evaluations[name] |= measured
@@ -165,6 +175,6 @@ def _result_rows(
   rows = []
   for name, by_seed in evaluations.items():
     for seed in config.all_seeds:
-      rows += files.read_jsonl(stages.Record(folder, config, name, seed).folder / 'curve.jsonl')
+      rows += files.read_jsonl(Record(folder, config, name, seed).folder / 'curve.jsonl')
       rows += by_seed[seed].rows
   return [row | {'experiment': config.experiment} for row in rows]  # it may have been renamed

@@ -1,65 +1,34 @@
 """Runs one stage: resumes, trains, checkpoints, evaluates. A finished stage is not run again.
 
-The replicates of a group train side by side, as one program; each is kept on disk by itself (see
-`record.py`).
+Each replicate of a group is kept on disk by itself (see `record.py`).
 """
 
-import dataclasses
 import functools
-import pathlib
 import time
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from compgen_jax.config import Config
 from compgen_jax.errors import CheckpointError, DivergedError
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
+from compgen_jax.experiment.programs import (
+  Stage,
+  initial_params,
+  initial_state,
+  key_for,
+  replicated,
+)
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
-from compgen_jax.learning import optimizer
-from compgen_jax.learning.devices import REPLICATES, Devices
-from compgen_jax.learning.gradients import MAXIMA, join
-from compgen_jax.learning.setup import Setup, Source
-from compgen_jax.learning.state import Given, TrainState, create
+from compgen_jax.learning.state import Given, TrainState
 from compgen_jax.task.support import Support
 
-INITIAL = 'initial parameters'  # a purpose of randomness; no stage can be called so
 SHOWN = ('loss', 'reward', 'entropy')  # metrics on the terminal
 Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A stage that can be run: its parts, put together from the config."""
-
-  name: str
-  config: Config
-  setup: Setup
-  workdir: pathlib.Path
-
-  @property
-  def steps(self) -> int:
-    return self.config.stages[self.name].steps
-
-  @property
-  def init_from(self) -> str:
-    return self.config.stages[self.name].init_from
-
-  def record(self, seed: int) -> Record:
-    """What a replicate of the stage keeps on disk."""
-    return Record(self.workdir, self.config, self.name, seed)
-
-  @functools.cached_property
-  def advance(self) -> Callable:
-    """The compiled `(state, given, n) -> (state, metrics)`: see `updates`."""
-    return updates(self)
 
 
 class Replicate(NamedTuple):
@@ -68,99 +37,6 @@ class Replicate(NamedTuple):
   seed: int
   supports: dict[str, Support]
   evaluator: Evaluator
-
-
-def build(
-  name: str, config: Config, base: Setup, workdir: pathlib.Path, n_replicates: int = 1
-) -> Stage:
-  """Puts a stage together from `base` (task, model, devices); compiles nothing."""
-  stage, settings = config.stages[name], config.settings(name)
-  learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
-  setup = dataclasses.replace(
-    base,
-    tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
-    sources=_sources(config, zip(stage.data, config.stage_rows(name))),
-    anchor=_sources(config, config.anchor_rows(name).items()),
-    devices=Devices(base.devices.n, n_replicates),
-  )
-  return Stage(name, config, setup, workdir)
-
-
-def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, ...]:
-  return tuple(Source(name, config.supports[name], n) for name, n in rows)
-
-
-def updates(stage: Stage) -> Callable:
-  """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
-
-  Arguments and results have a leading replicate axis; metrics are means over the n updates
-  (those in MAXIMA: maxima). n is
-  traced, so one program serves every number; the state is donated. With several devices the whole
-  loop runs inside one `shard_map`: devices meet only where a step sums over the batch.
-  """
-  setup, config = stage.setup, stage.config.settings(stage.name)
-  step = stage.config.kind(stage.name).step
-
-  # Under jit, so that it is traced once for its shapes and for the loop.
-  @jax.jit
-  def one(state, given):
-    return over_replicates(lambda s, g: step(s, g, setup, config), setup.devices)(state, given)
-
-  def run(state, given, n):
-    shapes = jax.eval_shape(one, state, given)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-    def body(_, carry):
-      state, sums = carry
-      state, metrics = one(state, given)
-      return state, {name: join(name)(sums[name], metrics[name]) for name in metrics}
-
-    state, sums = jax.lax.fori_loop(0, n, body, (state, zeros))
-    return state, {name: x if name in MAXIMA else x / n for name, x in sums.items()}
-
-  return jax.jit(setup.devices.shared(run), donate_argnums=0)
-
-
-def over_replicates(f: Callable, devices: Devices) -> Callable:
-  """`f` on arguments with a leading replicate axis."""
-  if devices.n_replicates > 1:
-    return jax.vmap(f, axis_name=REPLICATES)
-
-  def alone(*args):
-    out = f(*jax.tree.map(lambda x: x[0], args))
-    return jax.tree.map(lambda x: x[None], out)
-
-  return alone
-
-
-def key_for(seed: jax.Array, purpose: str) -> jax.Array:
-  """The randomness of a seed for a purpose, e.g. a stage by its name."""
-  return jax.random.fold_in(jax.random.key(seed), jnp.uint32(zlib.crc32(purpose.encode())))
-
-
-def initial_params(setup: Setup, seeds: tuple[int, ...]) -> Any:
-  """Fresh parameters, one replicate a seed."""
-  init = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))
-  return jax.jit(init)(jnp.asarray(seeds))
-
-
-def initial_state(setup: Setup, params: Any) -> TrainState:
-  """The state before the first update, from parameters with a leading replicate axis.
-
-  (They are copied, because the training loop takes the state's memory over.)
-  """
-  return jax.jit(jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p))))(params)
-
-
-def replicated(tree: Any) -> Any:
-  """Arrays on every device of the current mesh, if there is one."""
-  mesh = jax.sharding.get_mesh()
-  if mesh.empty:
-    return tree
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-# Running ------------------------------------------------------------------------------------------
 
 
 def run(

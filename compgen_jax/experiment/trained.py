@@ -13,7 +13,7 @@ import numpy as np
 from compgen_jax import verifier
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, problems, run, stages
+from compgen_jax.experiment import files, problems, programs, run, stages
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.learning.losses import token_log_probs
 from compgen_jax.model import rollout
@@ -204,7 +204,7 @@ def restore(
     raise ConfigError(f'seed={seed!r}: legal is {" | ".join(map(str, config.all_seeds))}')
   seed = config.all_seeds[0] if seed is None else seed
   base = run.build_setup(config, n_devices=1)
-  built = stages.build(stage, config, base, pathlib.Path(workdir))
+  built = programs.build(stage, config, base, pathlib.Path(workdir))
   params = jax.tree.map(lambda x: x[0], stages.trained_params(built, (seed,)))
   return Trained(config, stage, seed, base.model, params)
 

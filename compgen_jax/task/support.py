@@ -12,9 +12,8 @@ compositions alone.
 
 import dataclasses
 import functools
-import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +22,10 @@ import numpy as np
 from compgen_jax.task import latent, modules
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.modules import Module
-from compgen_jax.task.pools import PoolConfig, in_pool, replicate_salt
+from compgen_jax.task.pools import PoolConfig, in_pool
 from compgen_jax.task.vocab import TaskConfig
 
-# Compositions drawn at a time, because many lie outside the support.
-_DRAWN_ON_DEVICE = 8
-_DRAWN_FOR_HOST = 4096
+_DRAWN_AT_A_TIME = 8  # compositions, because many lie outside the support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +46,6 @@ class SupportConfig:
 def step_cap(config: SupportConfig) -> int:
   """Steps of a support's longest problem, dry ones included."""
   return max(config.depths) + config.prefix
-
-
-class EmptySupportError(ValueError):
-  """A support holds fewer compositions than asked for."""
 
 
 def is_live(composition: Composition, task: TaskConfig) -> jax.Array:
@@ -180,7 +173,7 @@ class Support:
 
     def draw(state):
       i, _, _ = state
-      bits = jax.random.bits(jax.random.fold_in(key, i), (_DRAWN_ON_DEVICE, self.depth_cap))
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_DRAWN_AT_A_TIME, self.depth_cap))
       candidates = jax.vmap(self.draw_candidate, in_axes=(0, None))(bits, depth)
       fits = jax.vmap(self.fits_config)(candidates)
       first = jnp.argmax(fits)
@@ -217,7 +210,7 @@ class Support:
 
     def draw(state):
       i, _, _ = state
-      bits = jax.random.bits(jax.random.fold_in(key, i), (_DRAWN_ON_DEVICE, self.config.prefix))
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_DRAWN_AT_A_TIME, self.config.prefix))
       lists = jax.vmap(put_before)(bits)
       fits = jax.vmap(self.in_own_pool)(lists) | (n_dry == 0)
       first = jnp.argmax(fits)
@@ -263,57 +256,11 @@ class Support:
     whole, n_dry = jax.device_get(_precede_all(self, key, compositions))
     return with_cap(whole, cap), n_dry
 
-  def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
-    """`n` compositions of one of the support's depths, made on the host.
-
-    They are numpy arrays of `cap` steps with a leading axis B = n.
-    """
-    if self.table is None:
-      batches = []
-      for rows in _fitting_rows(self, key, depth):
-        batches.append(rows)
-        if sum(map(len, batches)) >= n:
-          break
-      found = _from_rows(np.concatenate(batches)[:n])
-    else:
-      of_depth = np.flatnonzero(self.table.depth == depth)
-      picks = of_depth[np.asarray(jax.random.randint(key, (n,), 0, len(of_depth)))]
-      found = jax.tree.map(lambda x: x[picks], self.table)
-    return with_cap(found, cap)
-
 
 @jax.jit
 def _precede_all(support: Support, key: jax.Array, compositions: Composition):
   keys = jax.random.split(key, compositions.depth.shape[0])
   return jax.vmap(support.precede)(keys, compositions)
-
-
-@jax.jit
-def _candidate_rows(
-  support: Support, key: jax.Array, depth: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Candidates of a depth, and which of them fit the config.
-
-  A candidate is an int32 row: depth, L routing mechanisms, L skills.
-  """
-  bits = jax.random.bits(key, (_DRAWN_FOR_HOST, support.depth_cap))
-  candidates = jax.vmap(support.draw_candidate, in_axes=(0, None))(bits, depth)
-  rows = [candidates.depth[:, None], candidates.routing, candidates.skill]
-  return jnp.concatenate(rows, axis=1), jax.vmap(support.fits_config)(candidates)
-
-
-def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.ndarray]:
-  """Random compositions of a depth that fit the config, as rows; batch after batch, without end."""
-  for i in itertools.count():
-    batch_key = jax.random.fold_in(key, i)
-    rows, fits = jax.device_get(_candidate_rows(support, batch_key, jnp.int32(depth)))
-    yield rows[fits]
-
-
-def _from_rows(rows: np.ndarray) -> Composition:
-  """Compositions (leading axis Z) of rows (depth, routing mechanisms, skills)."""
-  routing, skill = np.split(rows[:, 1:], 2, axis=1)
-  return Composition(rows[:, 0], routing, skill)
 
 
 def with_cap(composition: Composition, cap: int) -> Composition:
@@ -329,76 +276,3 @@ def with_cap(composition: Composition, cap: int) -> Composition:
     return pad(x, [(0, 0)] * (x.ndim - 1) + [(0, n_missing)])[..., :cap]
 
   return Composition(composition.depth, fit(composition.routing), fit(composition.skill))
-
-
-# Making and comparing supports --------------------------------------------------------------------
-
-
-def build(
-  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int = 0
-) -> Support:
-  """Makes a replicate's support and proves that it holds what the config asks for.
-
-  Which compositions are in which pool, and which of them a finite support keeps, depends on the
-  config and on the replicate's salt alone.
-
-  Raises: EmptySupportError: no composition (or too few) of some depth fits the config.
-  """
-  n_depths = len(config.depths)
-  whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))
-  if min(len(indices) for indices in whole.allowed) == 0:
-    raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
-  if 0 < config.compositions < n_depths:
-    counts = f'{config.compositions} compositions for {n_depths} depths'
-    raise EmptySupportError(f'supports.{name}: {counts}')
-  share, remainder = divmod(config.compositions, n_depths)
-  tables = []
-  for i, depth in enumerate(config.depths):
-    wanted = max(1, share + 1 if i < remainder else share)
-    rows = _distinct_rows(whole, depth, wanted)
-    if len(rows) < wanted:
-      counts = f'at least {wanted} compositions of depth {depth} wanted, {len(rows)} found'
-      raise EmptySupportError(f'supports.{name}: {counts} that fit it')
-    tables.append(rows)
-  if config.compositions == 0:
-    return whole
-  return dataclasses.replace(whole, table=_from_rows(np.concatenate(tables)))
-
-
-def _distinct_rows(support: Support, depth: int, wanted: int) -> np.ndarray:
-  """Up to `wanted` different compositions of a depth that fit the config, as rows.
-
-  They are in the order in which they were drawn, with the salt as the seed.
-  """
-  found: dict[bytes, np.ndarray] = {}
-  key = jax.random.fold_in(jax.random.key(support.salt), depth)
-  n_batches = 16 + wanted // 16
-  for rows in itertools.islice(_fitting_rows(support, key, depth), n_batches):
-    for row in rows:
-      found.setdefault(row.tobytes(), row)
-    if len(found) >= wanted:
-      break
-  return np.array(list(found.values())[:wanted])
-
-
-def shared(a: Support, b: Support) -> int:
-  """How many compositions two finite supports have in common, atoms included.
-
-  Compositions are compared by the names of their modules, so the supports may differ in inventory
-  and depth cap. The count is exact.
-
-  Raises:
-    ValueError: a support is not finite (it has no table).
-  """
-  return len(_contents(a) & _contents(b))
-
-
-def _contents(support: Support) -> set[tuple[str, ...]]:
-  """Each composition of a finite support as the names of its modules, step by step."""
-  table = support.table
-  if table is None:
-    raise ValueError('the support is not finite: it has no table of compositions')
-  routing_ZxL = np.asarray(modules.names(support.task.routing_inventory))[table.routing]
-  skill_ZxL = np.asarray(modules.names(support.task.skill_inventory))[table.skill]
-  names = np.stack([routing_ZxL, skill_ZxL], axis=-1).reshape(len(table.depth), -1).tolist()
-  return {tuple(row[: 2 * depth]) for row, depth in zip(names, table.depth)}

@@ -1,0 +1,141 @@
+"""What is made of supports on the host: finite ones, and samples of one depth.
+
+A support is made and proved once, before anything is trained.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compgen_jax.task import modules
+from compgen_jax.task.latent import Composition
+from compgen_jax.task.pools import PoolConfig, replicate_salt
+from compgen_jax.task.support import Support, SupportConfig, with_cap
+from compgen_jax.task.vocab import TaskConfig
+
+_DRAWN_AT_A_TIME = 4096  # compositions, because many lie outside a support
+
+
+class EmptySupportError(ValueError):
+  """A support holds fewer compositions than asked for."""
+
+
+def build(
+  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int = 0
+) -> Support:
+  """Makes a replicate's support and proves that it holds what the config asks for.
+
+  Which compositions are in which pool, and which of them a finite support keeps, depends on the
+  config and on the replicate's salt alone.
+
+  Raises: EmptySupportError: no composition (or too few) of some depth fits the config.
+  """
+  n_depths = len(config.depths)
+  whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))
+  if min(len(indices) for indices in whole.allowed) == 0:
+    raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
+  if 0 < config.compositions < n_depths:
+    counts = f'{config.compositions} compositions for {n_depths} depths'
+    raise EmptySupportError(f'supports.{name}: {counts}')
+  share, remainder = divmod(config.compositions, n_depths)
+  tables = []
+  for i, depth in enumerate(config.depths):
+    wanted = max(1, share + 1 if i < remainder else share)
+    rows = _distinct_rows(whole, depth, wanted)
+    if len(rows) < wanted:
+      counts = f'at least {wanted} compositions of depth {depth} wanted, {len(rows)} found'
+      raise EmptySupportError(f'supports.{name}: {counts} that fit it')
+    tables.append(rows)
+  if config.compositions == 0:
+    return whole
+  return dataclasses.replace(whole, table=_from_rows(np.concatenate(tables)))
+
+
+def _distinct_rows(support: Support, depth: int, wanted: int) -> np.ndarray:
+  """Up to `wanted` different compositions of a depth that fit the config, as rows.
+
+  They are in the order in which they were drawn, with the salt as the seed.
+  """
+  found: dict[bytes, np.ndarray] = {}
+  key = jax.random.fold_in(jax.random.key(support.salt), depth)
+  n_batches = 16 + wanted // 16
+  for rows in itertools.islice(_fitting_rows(support, key, depth), n_batches):
+    for row in rows:
+      found.setdefault(row.tobytes(), row)
+    if len(found) >= wanted:
+      break
+  return np.array(list(found.values())[:wanted])
+
+
+def shared(a: Support, b: Support) -> int:
+  """How many compositions two finite supports have in common, atoms included.
+
+  Compositions are compared by the names of their modules, so the supports may differ in inventory
+  and depth cap. The count is exact.
+
+  Raises:
+    ValueError: a support is not finite (it has no table).
+  """
+  return len(_contents(a) & _contents(b))
+
+
+def _contents(support: Support) -> set[tuple[str, ...]]:
+  """Each composition of a finite support as the names of its modules, step by step."""
+  table = support.table
+  if table is None:
+    raise ValueError('the support is not finite: it has no table of compositions')
+  routing_ZxL = np.asarray(modules.names(support.task.routing_inventory))[table.routing]
+  skill_ZxL = np.asarray(modules.names(support.task.skill_inventory))[table.skill]
+  names = np.stack([routing_ZxL, skill_ZxL], axis=-1).reshape(len(table.depth), -1).tolist()
+  return {tuple(row[: 2 * depth]) for row, depth in zip(names, table.depth)}
+
+
+def sample_at_depth(support: Support, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
+  """`n` compositions of one of the support's depths, made on the host.
+
+  They are numpy arrays of `cap` steps with a leading axis B = n.
+  """
+  if support.table is None:
+    batches = []
+    for rows in _fitting_rows(support, key, depth):
+      batches.append(rows)
+      if sum(map(len, batches)) >= n:
+        break
+    found = _from_rows(np.concatenate(batches)[:n])
+  else:
+    of_depth = np.flatnonzero(support.table.depth == depth)
+    picks = of_depth[np.asarray(jax.random.randint(key, (n,), 0, len(of_depth)))]
+    found = jax.tree.map(lambda x: x[picks], support.table)
+  return with_cap(found, cap)
+
+
+@jax.jit
+def _candidate_rows(
+  support: Support, key: jax.Array, depth: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Candidates of a depth, and which of them fit the config.
+
+  A candidate is an int32 row: depth, L routing mechanisms, L skills.
+  """
+  bits = jax.random.bits(key, (_DRAWN_AT_A_TIME, support.depth_cap))
+  candidates = jax.vmap(support.draw_candidate, in_axes=(0, None))(bits, depth)
+  rows = [candidates.depth[:, None], candidates.routing, candidates.skill]
+  return jnp.concatenate(rows, axis=1), jax.vmap(support.fits_config)(candidates)
+
+
+def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.ndarray]:
+  """Random compositions of a depth that fit the config, as rows; batch after batch, without end."""
+  for i in itertools.count():
+    batch_key = jax.random.fold_in(key, i)
+    rows, fits = jax.device_get(_candidate_rows(support, batch_key, jnp.int32(depth)))
+    yield rows[fits]
+
+
+def _from_rows(rows: np.ndarray) -> Composition:
+  """Compositions (leading axis Z) of rows (depth, routing mechanisms, skills)."""
+  routing, skill = np.split(rows[:, 1:], 2, axis=1)
+  return Composition(rows[:, 0], routing, skill)
