@@ -63,11 +63,15 @@ def traced_stage(name: str):
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, n_devices=1)
     stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
+  names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
+  drawn = [run.build_supports(config, seed) for seed in config.all_seeds]
+  supports = [{name: by_name[name] for name in names} for by_name in drawn]
+  stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
 
   def arguments():
     params = programs.initial_params(stage.setup, config.all_seeds)
     keys = jax.random.split(jax.random.key(0), n)
-    return programs.initial_state(stage.setup, params), Given(keys, params)
+    return programs.initial_state(stage.setup, params), Given(keys, params, stacked)
 
   return programs.updates(stage).trace(*jax.eval_shape(arguments), 3)
 
