@@ -270,6 +270,7 @@ def _validate_model(config: Config) -> None:
     model__n_layers=model.n_layers,
     model__n_heads=model.n_heads,
     model__d_ff=model.d_ff,
+    model__address_markers=model.address_markers,
   )
   _require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
   _require(

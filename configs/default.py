@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
   config.model.positions = (
     'segment'  # segment: name of the token's segment and index in it | rope | none
   )
+  config.model.address_markers = 1  # segment: the last so many markers are part of an address
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
   config.model.tied = True  # the output head is the token embedding's transpose
   config.model.dtype = (

@@ -16,13 +16,14 @@ from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
 KINDS = [
   dict(positions='segment', conv_width=4, tied=True),
   dict(positions='segment', conv_width=0, tied=False),
+  dict(positions='segment', conv_width=4, tied=True, address_markers=3),
   dict(positions='rope', conv_width=4, tied=False),
   dict(positions='rope', conv_width=0, tied=True),
   dict(positions='none', conv_width=4, tied=True),
   dict(positions='none', conv_width=0, tied=False),
 ]
 of_every_kind = pytest.mark.parametrize(
-  'kind', KINDS, ids=lambda k: f'{k["positions"]}-{k["conv_width"]}-{k["tied"]}'
+  'kind', KINDS, ids=lambda kind: '-'.join(map(str, kind.values()))
 )
 
 # All calls of `apply` have this shape, so that it is compiled once per model.
@@ -147,18 +148,47 @@ def test_segment_addresses():
       [6, 0, 1, 7, 8, 2, 3, 4],
       [PAD, PAD, 9, 5, 5, 5, 5, 5],
   ]))  # fmt: skip
-  assert heads.tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
+  assert heads[..., 0].tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
   assert indices.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3, 4, N_INDICES - 1]]
 
 
-def test_segment_addresses_go_on_through_a_cache():
+def addresses_in_plain_python(tokens, document, n):
+  """The last n markers and the index of every column of a row, and the document's start as `pad`."""
+  out = []
+  for t, owner in enumerate(document):
+    start = t
+    while start > 0 and document[start - 1] == owner:
+      start -= 1
+    at = [c for c in range(start, t + 1) if tokens[c] >= N_CONTENT]
+    markers = [int(tokens[c]) for c in reversed(at)] + [PAD] * n
+    index = t - at[-1] if at else t - start + (start > 0)
+    out.append((markers[:n], min(index, N_INDICES - 1)))
+  return out
+
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_addresses_equal_plain_python(n):
+  """Catches a marker of another rank, one of another document of the row, and a document's start that is not `pad`."""
+  m = models.model(address_markers=n)
+  tokens = models.random_tokens(ROWS, 24, seed=3)
+  document = np.sort(np.random.default_rng(0).integers(1, 4, size=tokens.shape), axis=1)
+  heads, indices = m._segments(jnp.asarray(tokens), document_BxT=jnp.asarray(document))
+  for row in range(ROWS):
+    want = addresses_in_plain_python(tokens[row], document[row], n)
+    assert heads[row].tolist() == [markers for markers, _ in want]
+    first = np.flatnonzero(document[row] > document[row, 0])[0]
+    assert indices[row, first:].tolist() == [index for _, index in want[first:]]
+
+
+@pytest.mark.parametrize('n', [1, 3])
+def test_segment_addresses_go_on_through_a_cache(n):
   """Catches addresses that start anew in decoding: in pieces of any size they are those of the whole."""
-  m = models.model()
+  m = models.model(address_markers=n)
   tokens = jnp.asarray(
     [[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]]
   )
   whole_heads, whole_indices = m._segments(tokens)
-  for cuts in ([7], list(range(1, 14))):
+  for cuts in ([7], [3, 4, 12], list(range(1, 14))):
     heads, indices = [], []
     last = ()
     for piece in jnp.split(tokens, cuts, axis=1):
@@ -168,6 +198,25 @@ def test_segment_addresses_go_on_through_a_cache():
       indices.append(i)
     np.testing.assert_array_equal(jnp.concatenate(heads, axis=1), whole_heads)
     np.testing.assert_array_equal(jnp.concatenate(indices, axis=1), whole_indices)
+
+
+def test_every_marker_has_a_table_of_its_own():
+  """Catches tables that are shared or not read, and parameters that one marker alone does not have."""
+  one, three = (models.params(models.model(address_markers=n))['ends'] for n in (1, 3))
+  assert set(three) - set(one) == {'segment_head_1', 'segment_head_2'}
+  tokens = jnp.asarray([[6, 7, 8, 0, 9]])
+  m, params = models.model(address_markers=3), models.params(models.model(address_markers=3))
+  loss = lambda ends: jnp.sum(m.apply(params | {'ends': ends}, tokens)[0, 3] ** 2)
+  gradient = jax.grad(loss)(params['ends'])
+  read = {
+    name: np.flatnonzero(np.any(np.asarray(gradient[name]) != 0, axis=1)).tolist()
+    for name in ('segment_head', 'segment_head_1', 'segment_head_2')
+  }
+  assert read == {
+    'segment_head': [6, 7, 8],
+    'segment_head_1': [6, 7, PAD],
+    'segment_head_2': [6, PAD],
+  }
 
 
 # The cache ----------------------------------------------------------------------------------------------------

@@ -5,14 +5,15 @@ absolute position, so nothing in it is new at an unseen depth; what it has inste
 
 * `conv_width` > 0: a short causal depthwise convolution over the normalised input of every attention layer, which
   tells a token its neighbours (as in H3 / Mamba blocks; So et al. use the same on queries, keys and values).
-* `positions`: `segment` addresses a token by the last non-content token (the name of its segment) and by its index in
-  that segment (the index part is the Abacus embedding of McLeish et al. 2024, arXiv 2405.17399); `rope` rotates queries
+* `positions`: `segment` addresses a token by its index in its segment (the Abacus embedding of McLeish et al. 2024,
+  arXiv 2405.17399) and by its last `address_markers` markers, i.e. tokens that are not content: the marker that starts its
+  own segment, the marker before that one, and so on, each by a table of its own; `rope` rotates queries
   and keys (Su et al. 2021, arXiv 2104.09864); `none` adds nothing (Kazemnejad et al. 2023, arXiv 2305.19466).
 
 The module library stays in this file: callers see `Model.init_params`, `apply`, `prefill`, `decode_step`.
 
 Shape letters: B batch rows, T columns, S cache columns, D model width, H heads, K head width, V vocabulary,
-C convolution width, N layers.
+C convolution width, N layers, M markers of an address.
 """
 
 import dataclasses
@@ -44,6 +45,7 @@ class ModelConfig:
   n_heads: int
   d_ff: int
   positions: str
+  address_markers: int
   conv_width: int
   tied: bool
   dtype: str
@@ -63,7 +65,8 @@ class Cache(NamedTuple):
   """The decode cache, a pytree.
 
   `layers`: a LayerCache per layer. `valid` bool[B, S]: columns that hold a token other than padding. `column` int32[]:
-  the next column to write. `segment_head`, `segment_index` int32[B]: address of the last token (positions `segment`).
+  the next column to write. `segment_head` int32[B, M], `segment_index` int32[B]: address of the last token (positions
+  `segment`).
   """
 
   layers: tuple[LayerCache, ...]
@@ -186,6 +189,10 @@ class Ends(nn.Module):
     if self.config.positions == 'segment':
       self.head = self.param('segment_head', normal, (self.vocab_size, d))
       self.index = self.param('segment_index', normal, (self.n_indices, d))
+      self.earlier_heads = [
+        self.param(f'segment_head_{i}', normal, (self.vocab_size, d))
+        for i in range(1, self.config.address_markers)
+      ]
     self.norm = RMSNorm()
     if not self.config.tied:
       self.out = self.param('out', nn.initializers.normal(d**-0.5), (d, self.vocab_size))
@@ -198,7 +205,9 @@ class Ends(nn.Module):
     pick = lambda ids, table: embedding(table.astype(DTYPES[self.config.dtype]), ids)
     x = pick(tokens, self.token)
     if self.config.positions == 'segment':
-      x += pick(heads, self.head) + pick(indices, self.index)
+      x += pick(heads[..., 0], self.head) + pick(indices, self.index)
+      for i, table in enumerate(self.earlier_heads, 1):
+        x += pick(heads[..., i], table)
     return x
 
   def logits(self, x_BxTxD):
@@ -241,7 +250,8 @@ class Model:
     """Fresh float32 parameters: `ends`, and `blocks` with a leading axis N."""
     ends_key, blocks_key = jax.random.split(key)
     one = jnp.zeros((1, 1), jnp.int32)
-    ends = self._ends.init(ends_key, one, one, one)['params']
+    heads = jnp.zeros((1, 1, self.config.address_markers), jnp.int32)
+    ends = self._ends.init(ends_key, one, heads, one)['params']
     x, columns = jnp.zeros((1, 1, self.config.d_model)), self._columns(jnp.ones((1, 1), jnp.int32))
     init = lambda k: Block(self.config).init(k, x, columns, None)['params']
     blocks = jax.vmap(init)(jax.random.split(blocks_key, self.config.n_layers))
@@ -260,11 +270,15 @@ class Model:
       return params
     return params | {'blocks': jax.tree.map(lambda *leaves: jnp.stack(leaves), *params['blocks'])}
 
-  def _segments(self, tokens_BxT, head_B=None, index_B=None, document_BxT=None):
-    """Address of each column: its segment's head token and its index in the segment, both from the tokens alone."""
+  def _segments(self, tokens_BxT, head_BxM=None, index_B=None, document_BxT=None):
+    """Address of each column, from the tokens alone: its last M markers (the last one first) and its index in its segment.
+
+    `head_BxM`, `index_B`: the address of the column before the first one, where there is one. Markers before the start of a
+    document, or before padding, are `pad`.
+    """
     column_T = jnp.arange(tokens_BxT.shape[1])
     is_head = tokens_BxT >= self.n_content
-    at_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
+    own_BxT = jax.lax.cummax(jnp.where(is_head, column_T, -1), axis=1)
     before_BxT = jnp.full_like(
       tokens_BxT, -1
     )  # the column before the first that a segment can begin in
@@ -273,17 +287,26 @@ class Model:
         document_BxT[:, 1:] != document_BxT[:, :-1], column_T[:-1], -1
       )  # of a document
       before_BxT = jax.lax.cummax(jnp.pad(last_BxT, ((0, 0), (1, 0)), constant_values=-1), axis=1)
-    headless_BxT = at_BxT <= before_BxT
+    headless_BxT = own_BxT <= before_BxT
     heads_BxT = jnp.where(
-      headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(at_BxT, 0), axis=1)
+      headless_BxT, self.pad, jnp.take_along_axis(tokens_BxT, jnp.maximum(own_BxT, 0), axis=1)
     )
-    at_BxT = jnp.maximum(at_BxT, before_BxT)
+    at_BxT = jnp.maximum(own_BxT, before_BxT)
     indices_BxT = column_T - at_BxT
-    if head_B is not None:
+    if head_BxM is not None:
       before = at_BxT < 0
-      heads_BxT = jnp.where(before, head_B[:, None], heads_BxT)
+      heads_BxT = jnp.where(before, head_BxM[:, :1], heads_BxT)
       indices_BxT = jnp.where(before, index_B[:, None] + column_T + 1, indices_BxT)
-    return heads_BxT, jnp.minimum(indices_BxT, self.n_indices - 1)
+    markers = [heads_BxT]
+    for i in range(1, self.config.address_markers):
+      # Marker i of a column is marker i - 1 of the last column before its segment.
+      read_BxT = jnp.take_along_axis(markers[-1], jnp.maximum(own_BxT - 1, 0), axis=1)
+      read_BxT = jnp.where(own_BxT - 1 <= before_BxT, self.pad, read_BxT)
+      if head_BxM is not None:
+        read_BxT = jnp.where(own_BxT == 0, head_BxM[:, i - 1 : i], read_BxT)
+        read_BxT = jnp.where(own_BxT < 0, head_BxM[:, i : i + 1], read_BxT)
+      markers.append(jnp.where(markers[-1] == self.pad, self.pad, read_BxT))
+    return jnp.stack(markers, axis=2), jnp.minimum(indices_BxT, self.n_indices - 1)
 
   def _run(
     self, params, tokens_BxT, columns: Columns, cache: Cache | None, keep: bool, document_BxT=None
