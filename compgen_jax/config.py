@@ -347,6 +347,11 @@ def _validate_supports(config: Config) -> None:
       support.depths,
       'depths without repetition',
     )
+    room = config.task.max_depth - max(support.depths)
+    legal = f'0 to task.max_depth - max(depths) = {room}'
+    _require(0 <= support.prefix <= room, f'{path}.prefix', support.prefix, legal)
+    legal = '0 (where all steps are dry)'
+    _require(not (support.dry and support.prefix), f'{path}.prefix', support.prefix, legal)
     few = support.compositions == 0 or support.compositions >= len(support.depths)
     _require(
       few and 0 <= support.compositions <= 100_000,

@@ -24,6 +24,7 @@ def support(**changes) -> ConfigDict:
   config.dry = (
     False  # letters are noise and carry no loss: shows the format of a depth, nothing of any module
   )
+  config.prefix = 0  # up to so many dry steps precede a composition: in the trace (sft) or given
   config.update(changes)
   return config
 

@@ -358,12 +358,13 @@ def test_rft_is_supervised_learning_on_accepted_samples(block_rows):
 def test_sft_predicts_traces_and_nothing_else():
   """Catches prompts or padding that are predicted, letters of dry problems that are, a label shifted by a column, and
   sources of different width or size averaged source by source: loss and gradient are those of the mean over all trace
-  tokens; of dry problems over the tokens that are not letters, by the model's choice among these."""
+  tokens; of dry columns over the tokens that are not letters, by the model's choice among these."""
   batches = {}
   for seed, (name, lengths, prompt, trace) in enumerate(
     (('wide', [8, 5, 7], 6, 8), ('narrow', [1, 3, 2, 2], 4, 3))
   ):
-    lengths, dry = np.array(lengths), np.arange(len(lengths)) == 1
+    lengths = np.array(lengths)
+    dry = np.where(np.arange(len(lengths)) == 1, lengths, np.arange(len(lengths)) // 2)
     prompts = models.pad_left(
       models.random_tokens(len(lengths), prompt, seed), np.minimum(prompt, 2 + lengths)
     )
@@ -387,12 +388,13 @@ def test_sft_predicts_traces_and_nothing_else():
     total, n = 0.0, 0
     for b in batches.values():
       _, log_probs = _log_probs(1.0)(params, b.prompt, b.trace)
-      for row, (trace, length, dry) in enumerate(zip(b.trace, b.trace_length, b.dry)):
+      for row, (trace, length, dry) in enumerate(zip(b.trace, b.trace_length, b.dry_length)):
         for column, token in enumerate(trace[:length]):
-          if dry and token < N_CONTENT:
+          is_dry = column < dry
+          if is_dry and token < N_CONTENT:
             continue
           choice = log_probs[row, column]
-          total -= choice[token] - (jax.nn.logsumexp(choice[N_CONTENT:]) if dry else 0.0)
+          total -= choice[token] - (jax.nn.logsumexp(choice[N_CONTENT:]) if is_dry else 0.0)
           n += 1
     return total / n
 
@@ -562,6 +564,7 @@ def test_the_company_of_a_row_changes_nothing(half_trained):
       KEY,
       2 * ids[:, None] + jnp.arange(2),
       length_B,
+      rendered.dry_length,
       **more,
     )
 
@@ -588,10 +591,10 @@ def test_explored_rows_have_their_own_noise_and_their_prompt():
     return (
       jnp.arange(5),
       None,
-      Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros > 0),
+      Rendered(jnp.asarray(prompts), zeros, jnp.zeros((5, 5), jnp.int32), zeros, zeros),
     )
 
-  def attempt(setup, params, problems, prompts, key, row_ids, lengths, *, n_tokens, temperature):
+  def attempt(setup, params, problems, prompts, key, row_ids, lengths, given, *, n_tokens, **_):
     ids.extend(row_ids.reshape(-1).tolist())
     tokens = jnp.zeros((row_ids.size, n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0
@@ -611,9 +614,45 @@ def test_rows_are_numbered_through():
   setup = Setup(TASK, MODEL, None, (Source(SUPPORTS[0], 4), Source(SUPPORTS[1], 2), Source(dry, 8)))
   ids, problems, rendered = quick_jit(lambda: state_lib.sample_problems(KEY, setup))()
   assert ids.tolist() == list(range(14))
-  assert problems.dry.tolist() == rendered.dry.tolist() == [False] * 6 + [True] * 8
+  all_steps = problems.composition.depth[6:].tolist()
+  assert problems.dry.tolist() == [0] * 6 + all_steps
+  assert rendered.dry_length.tolist() == [0] * 6 + rendered.trace_length[6:].tolist()
   assert problems.composition.depth[:4].tolist() == [1] * 4
   assert GRADIENT_DESCENT.row_ids(4, 2).tolist() == [4, 5]
+
+
+def test_prefixes_are_given_and_judged_with_the_rest():
+  """Catches dry steps that the policy has to write, that its trace is judged without, or that the
+  prompt it learns from
+  lacks: who writes the golden rest of a trace is right, and prompt and trace together are the whole
+    text."""
+  late = Support(dataclasses.replace(SUPPORTS[0].config, prefix=1), TASK, SUPPORTS[0].pools)
+  setup = Setup(TASK, MODEL, None, (Source(late, 8), Source(SUPPORTS[0], 8)))
+  data_key, _ = jax.random.split(KEY)
+  sample = quick_jit(lambda: state_lib.sample_problems(data_key, setup))
+  _, problems, rendered = jax.device_get(sample())
+  assert set(problems.dry[:8].tolist()) == {0, 1} and not np.any(problems.dry[8:])
+  whole = [
+    np.concatenate([p[p != TASK.pad], t[t != TASK.pad]])
+    for p, t in zip(rendered.prompt, rendered.trace)
+  ]
+  width = TASK.prompt_width(2) + TASK.dry_width(1)
+
+  def write(model, params, prompts, key, row_id, *, n_tokens, end, temperature):
+    assert prompts.shape == (16, width) and n_tokens == TASK.trace_width(1)
+    rest = np.full((16, n_tokens), TASK.pad)
+    for row, text in enumerate(whole):
+      behind = text[len(text) - rendered.trace_length[row] + rendered.dry_length[row] :]
+      rest[row, : len(behind)] = behind
+    order = np.argsort(rendered.trace_length - rendered.dry_length, stable=True)  # as `attempt`
+    tokens = jnp.asarray(rest[order])
+    return Rollout(tokens, jnp.zeros(tokens.shape), tokens != TASK.pad, tokens[:, 0])
+
+  with mock.patch.object(exploration, 'rollout', write):
+    e = exploration.explore(setup, PARAMS, KEY, group=1, temperature=1.0)
+  assert np.all(e.verdict.answer) and np.all(e.verdict.strict)
+  text = np.concatenate([e.prompts, e.rollout.tokens], axis=1)
+  assert [row[row != TASK.pad].tolist() for row in text] == [row.tolist() for row in whole]
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,7 @@ def test_sampled_problems(sft_problems):
   table = np.zeros((t.n_skills, 8))
   np.add.at(table, (problems.composition.skill[:, 0], problems.values.letters[:, 1, 0]), 1)
   assert chi_square(table, n / table.size) < table.size + 6 * np.sqrt(2 * table.size)
-  assert not problems.dry.any()
+  assert not np.any(problems.dry)
 
 
 def test_dry_supports_sample_dry_problems():
@@ -393,10 +393,90 @@ def test_dry_supports_sample_dry_problems():
   problems = jax.device_get(
     jax.jit(jax.vmap(lambda k: helpers.sample(s, k)))(jax.random.split(jax.random.key(0), 64))
   )
-  assert problems.dry.all()
+  assert np.all(problems.dry == 2)
   inputs = [helpers.decode(jax.tree.map(lambda x: x[:, i], problems.values)) for i in (0, 1)]
   rows = zip(helpers.steps(problems.composition, SMALL), zip(*inputs))
   right = [
     reference.execute(reference.Problem(*row), helpers.reference_task(SMALL))[0][-1] for row in rows
   ]
   assert np.mean([a == b for a, b in zip(helpers.decode(problems.answer), right)]) < 0.1
+
+
+# Prefixes -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _draw_steps(s: support.Support):
+  return helpers.batched(
+    lambda i: s.sample_steps(jax.random.fold_in(jax.random.key(0), i)), rows=4096
+  )
+
+
+def draw_steps(s: support.Support, n: int):
+  """`n` whole lists of steps, and the number of dry ones in each."""
+  steps, n_dry = _draw_steps(s)(np.arange(n))
+  return helpers.steps(steps, s.task), n_dry
+
+
+@pytest.mark.parametrize('compositions', [0, 61])
+def test_prefixes(compositions):
+  """Catches a real part that is not of the support, a whole list of another pool, a number of
+  dry steps with a preference, and modules that are left out but shown in a prefix."""
+  n = 20_000
+  s = build(prefix=3, compositions=compositions, depths=(1, 2), without_skills=('fork',))
+  rows, n_dry = draw_steps(s, n)
+  real = [row[k:] for row, k in zip(rows, n_dry)]
+  assert contains(s, real).all()
+  assert {pool_by_reference(row) for row in rows if len(row) > 1} == {'sft'}
+  assert chi_square(np.bincount(n_dry), n / 4) < 3 + 6 * np.sqrt(6)
+  before = collections.Counter(skill for row, k in zip(rows, n_dry) for _, skill in row[:k])
+  assert len(before) == 23 and 'fork' not in before
+  assert chi_square(list(before.values()), before.total() / 23) < 22 + 6 * np.sqrt(44)
+  by_prefix = [collections.Counter(map(len, np.array(real, object)[n_dry == k])) for k in (0, 3)]
+  assert all(abs(count[1] / count.total() - (30 + 1) / 61) < 0.05 for count in by_prefix)
+
+
+def test_no_prefix_draws_what_it_always_drew():
+  """Catches a prefix that changes a support's compositions: table, real parts, membership stay."""
+  for compositions in (0, 61):
+    plain, late = (build(prefix=k, compositions=compositions) for k in (0, 2))
+    rows, n_dry = draw_steps(late, 500)
+    assert [row[k:] for row, k in zip(rows, n_dry)] == draw(plain, 500)
+    assert draw_steps(plain, 500)[0] == draw(plain, 500)
+    if compositions:
+      jax.tree.map(np.testing.assert_array_equal, late.table, plain.table)
+
+
+def test_shows_what_a_problem_can_hold():
+  """Catches a list of dry and real steps that a search for leaks overlooks, or one it invents."""
+  s = build(prefix=2, compositions=300, depths=(2, 3), without_skills=('fork',))
+
+  def shows(rows):
+    return np.asarray(s.shows_all(helpers.composition(rows, s.task, 6)))
+
+  rows, n_dry = draw_steps(s, 2000)
+  assert shows(rows).all() and shows([row[k:] for row, k in zip(rows, n_dry)]).all()
+  assert not contains(s, [row for row, k in zip(rows, n_dry) if k == 2 or len(row) > 3]).any()
+  # One dry step more than there can be; a module that no prefix has; another pool.
+  step = ('merge', 'reverse')
+  assert not shows([(step, *row) for row, k in zip(rows, n_dry) if k == 2 and len(row) == 5]).any()
+  late = [row for row, k in zip(rows, n_dry) if k == 1]
+  assert not shows([((row[0][0], 'fork'), *row[1:]) for row in late]).any()
+  others = [(step, *row[1:]) for row in late]
+  in_pool = [pool_by_reference(row) == 'sft' for row in others]
+  np.testing.assert_array_equal(shows(others), in_pool)
+  assert 0 < np.sum(in_pool) < len(others)
+
+
+def test_precede_all():
+  """Catches compositions that come back with another real part, or with steps that do not fit."""
+  s = build(pool='validation', prefix=2, depths=(3,))
+  real = s.sample_at_depth(jax.random.key(0), 3, 300, 6)
+  whole, n_dry = s.precede_all(jax.random.key(1), real, 6)
+  rows = helpers.steps(whole, TASK)
+  assert [row[k:] for row, k in zip(rows, n_dry)] == helpers.steps(real, TASK)
+  assert whole.routing.shape == (300, 6) and set(n_dry) == {0, 1, 2}
+  assert {pool_by_reference(row) for row in rows} == {'validation'}
+  plain, none = build(pool='validation', depths=(3,)).precede_all(jax.random.key(1), real, 6)
+  jax.tree.map(np.testing.assert_array_equal, plain, real)
+  assert not np.any(none)

@@ -153,7 +153,7 @@ def test_segment_addresses():
 
 
 def addresses_in_plain_python(tokens, document, n):
-  """The last n markers and the index of every column of a row, and the document's start as `pad`."""
+  """The last n markers (`pad` before the document's start) and the index, column by column."""
   out = []
   for t, owner in enumerate(document):
     start = t
@@ -168,7 +168,7 @@ def addresses_in_plain_python(tokens, document, n):
 
 @pytest.mark.parametrize('n', [1, 2, 3])
 def test_addresses_equal_plain_python(n):
-  """Catches a marker of another rank, one of another document of the row, and a document's start that is not `pad`."""
+  """Catches a marker of another rank or of another document, and a start that is not `pad`."""
   m = models.model(address_markers=n)
   tokens = models.random_tokens(ROWS, 24, seed=3)
   document = np.sort(np.random.default_rng(0).integers(1, 4, size=tokens.shape), axis=1)
@@ -201,12 +201,15 @@ def test_segment_addresses_go_on_through_a_cache(n):
 
 
 def test_every_marker_has_a_table_of_its_own():
-  """Catches tables that are shared or not read, and parameters that one marker alone does not have."""
+  """Catches tables that are shared or not read, and parameters that one marker does not need."""
   one, three = (models.params(models.model(address_markers=n))['ends'] for n in (1, 3))
   assert set(three) - set(one) == {'segment_head_1', 'segment_head_2'}
   tokens = jnp.asarray([[6, 7, 8, 0, 9]])
   m, params = models.model(address_markers=3), models.params(models.model(address_markers=3))
-  loss = lambda ends: jnp.sum(m.apply(params | {'ends': ends}, tokens)[0, 3] ** 2)
+
+  def loss(ends):
+    return jnp.sum(m.apply(params | {'ends': ends}, tokens)[0, 3] ** 2)
+
   gradient = jax.grad(loss)(params['ends'])
   read = {
     name: np.flatnonzero(np.any(np.asarray(gradient[name]) != 0, axis=1)).tolist()

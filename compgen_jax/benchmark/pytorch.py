@@ -65,7 +65,8 @@ def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   """A batch of the SFT stage, one problem a row, padded on the right; and our loss on it."""
   rendered = jax.device_get(work.batch('sft'))
   counted = np.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-  counted &= (rendered.trace >= work.task.alphabet) | ~rendered.dry[:, None]
+  dry = np.arange(rendered.trace.shape[1]) < rendered.dry_length[:, None]
+  counted &= (rendered.trace >= work.task.alphabet) | ~dry
   tokens = np.concatenate([rendered.prompt, rendered.trace], axis=1)
   weight = np.concatenate([np.zeros(rendered.prompt.shape, bool), counted], axis=1) / counted.sum()
   left = rendered.prompt.shape[1] - rendered.prompt_length

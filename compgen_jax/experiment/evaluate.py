@@ -52,20 +52,37 @@ def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
   return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
 
 
-@functools.partial(jax.jit, static_argnames=('task', 'depth_cap'))
-def _problems(key: jax.Array, compositions: Composition, task: TaskConfig, depth_cap: int):
+@functools.partial(jax.jit, static_argnames=('task', 'step_cap', 'prefix'))
+def _problems(
+  key: jax.Array, compositions: Composition, n_dry, task: TaskConfig, step_cap: int, prefix: int
+):
   keys = jax.random.split(key, compositions.depth.shape[0])
-  problems = jax.vmap(lambda k, c: latent.sample(k, c, task))(keys, compositions)
-  return problems, jax.vmap(lambda p: render.render(p, task, depth_cap))(problems)
+  problems = jax.vmap(lambda k, c, n: latent.sample(k, c, task, n if prefix else 0))(
+    keys, compositions, n_dry
+  )
+  rendered = jax.vmap(lambda p: render.render(p, task, step_cap))(problems)
+  if prefix:
+    width, n_trace = task.dry_width(prefix), task.trace_width(step_cap)
+    rendered = jax.vmap(lambda r: render.give(r, width, n_trace, task))(rendered)
+  return problems, rendered
 
 
-@functools.partial(jax.jit, static_argnames=('setup', 'n_tokens'))
+@functools.partial(jax.jit, static_argnames=('setup', 'n_tokens', 'given_width'))
 def _judge(
-  params, prompts_BxP, problems: Problem, length_B, key, temperature, setup: Setup, n_tokens: int
+  params,
+  prompts_BxP,
+  problems: Problem,
+  length_B,
+  given_B,
+  key,
+  temperature,
+  setup: Setup,
+  n_tokens: int,
+  given_width: int,
 ) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
-  def mine(params, prompts, problems, length_B, key, temperature):
+  def mine(params, prompts, problems, length_B, given_B, key, temperature):
     ids = setup.row_ids(0, prompts_BxP.shape[0])
     take = lambda tree: jax.tree.map(lambda x: x[ids], tree)
     rows = take(problems), take(prompts)
@@ -76,12 +93,14 @@ def _judge(
       key,
       ids[:, None],
       take(length_B),
+      take(given_B),
       n_tokens=n_tokens,
       temperature=temperature,
+      given_width=given_width,
     )
 
   return on_every_device(mine, setup, row_outputs=True)(
-    params, prompts_BxP, problems, length_B, key, temperature
+    params, prompts_BxP, problems, length_B, given_B, key, temperature
   )
 
 
@@ -102,31 +121,35 @@ class Evaluator:
       for split in config.ordered_splits
       for depth in sorted(supports[config.eval.splits[split]].config.depths)
     }
-    self._depth_cap = max(depth for _, depth in self.splits)
+    self._step_cap = max(support.step_cap for support in self.splits.values())
     self._key = jax.random.fold_in(jax.random.key(config.pools.salt), zlib.crc32(b'evaluation'))
     self._compositions = {}
     for (split, depth), support in self.splits.items():
       key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
       composition_key, problem_key = jax.random.split(key)
       compositions = support.sample_at_depth(
-        composition_key, depth, config.eval.problems, self._depth_cap
+        composition_key, depth, config.eval.problems, self._step_cap
       )
+      prefix_key = jax.random.fold_in(composition_key, zlib.crc32(b'prefix'))
+      whole, n_dry = support.precede_all(prefix_key, compositions, self._step_cap)
       if split not in config.eval.trained:
         for name, trained in training.items():
-          inside = np.asarray(trained.contains_all(compositions))
-          if np.any(inside & (np.asarray(compositions.depth) > 1)):
+          inside = np.asarray(trained.shows_all(compositions)) & (compositions.depth > 1)
+          if support.config.prefix:
+            inside |= np.asarray(trained.shows_all(whole)) & (whole.depth > 1)
+          if np.any(inside):
             raise LeakError(
               f'eval.splits.{split}: {int(inside.sum())} of its compositions are in training data {name}'
             )
-      self._compositions[split, depth] = problem_key, compositions
+      self._compositions[split, depth] = problem_key, whole, n_dry
 
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, render.Rendered]]:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits for it."""
-    task, cap = self._config.task, self._depth_cap
+    task, cap = self._config.task, self._step_cap
     return {
-      cell: _problems(key, compositions, task, cap)
-      for cell, (key, compositions) in self._compositions.items()
+      cell: _problems(*drawn, task, cap, self.splits[cell].config.prefix)
+      for cell, drawn in self._compositions.items()
     }
 
   def sample(
@@ -142,8 +165,8 @@ class Evaluator:
     problems, rendered = self.problems[split, depth]
     n = self._config.eval.problems
     pick = lambda x: jnp.repeat(x[: -(-n // repeat)], repeat, axis=0)[:n]
-    problems, prompts, lengths = jax.tree.map(
-      pick, (problems, rendered.prompt, rendered.trace_length)
+    problems, prompts, lengths, given = jax.tree.map(
+      pick, (problems, rendered.prompt, rendered.trace_length, rendered.dry_length)
     )
     n_tokens = rendered.trace.shape[1] + SLACK
     return _judge(
@@ -151,10 +174,12 @@ class Evaluator:
       prompts,
       problems,
       lengths,
+      given,
       self._key if key is None else key,
       temperature,
       self._setup,
       n_tokens,
+      self._config.task.dry_width(self.splits[split, depth].config.prefix),
     )
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
@@ -178,7 +203,7 @@ class Evaluator:
         verdict = jax.device_get(self.sample(one, split, depth, 0.0)[1])
         measured = _rates(verdict)
         if final:
-          measured += _module_rates(verdict, jax.device_get(problems.composition), config.task)
+          measured += _module_rates(verdict, jax.device_get(problems), config.task)
           measured += self._pass_rates(one, split, depth)
           items.setdefault(f'{split}/{depth}', []).append([bool(x) for x in verdict.answer])
         rows += [label | row for row in measured]
@@ -215,15 +240,15 @@ def _rates(verdict: Verdict) -> list[dict[str, Any]]:
   ]
 
 
-def _module_rates(
-  verdict: Verdict, composition: Composition, task: TaskConfig
-) -> list[dict[str, Any]]:
+def _module_rates(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[dict[str, Any]]:
   """Share of a module's steps that are right given what the trace says before them, over well-structured traces.
 
   Compact traces do not show what was routed, so there a step is judged whole, as its skill's.
   """
+  composition = problems.composition
   step = np.arange(composition.routing.shape[1])
   counted = verdict.structure[:, None] & (step < composition.depth[:, None])
+  counted &= step >= problems.dry[:, None]
   rows = []
   for metric, index, ok, inventory in (
     ('routing_accuracy', composition.routing, verdict.operand_ok, task.routing_inventory),

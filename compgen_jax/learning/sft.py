@@ -1,8 +1,9 @@
 """Supervised fine-tuning: masked cross-entropy on golden traces. One golden trace per prompt; prompts are not predicted.
 
-Of a dry trace (letters are noise) only the format is learned: its letters carry no loss, and where a head token follows
-(a name, a module, `=`, `end`) the loss is the cross-entropy *among head tokens*, so that nothing is said about when a string
-ends. Dry traces stand in for what a pretrained model brings along: writing a list of steps of any length in order.
+Of dry steps (letters are noise) only the format is learned: their letters carry no loss, and where
+a head token follows (a name, a module, `=`, `end`) the loss is the cross-entropy *among head
+tokens*, so that nothing is said about when a string ends. Dry steps stand in for what a pretrained
+model brings along: writing a list of steps of any length in order.
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ def step(
 
   # What counts.
   written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
-  dry_BxC = jnp.broadcast_to(rendered.dry[:, None], written_BxC.shape)
+  dry_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.dry_length[:, None]
   mask_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
   columns = dict(weight=losses.weights(mask_BxC, 'token', setup.sum), heads_only=dry_BxC)
 

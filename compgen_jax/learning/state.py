@@ -144,27 +144,29 @@ def sample_problems(key: jax.Array, setup: Setup):
   """
   supports = [source.support for source in setup.sources]
   composition_key, problem_key = jax.random.split(key)
-  depth_cap = max(support.depth_cap for support in supports)
-  ids, compositions, first = [], [], 0
+  step_cap = max(support.step_cap for support in supports)
+  ids, compositions, dry, first = [], [], [], 0
   for source in setup.sources:
     ids.append(setup.row_ids(first, source.rows))
     first += source.rows
 
     def compose(i, support=source.support):
-      return with_cap(support.sample_composition(jax.random.fold_in(composition_key, i)), depth_cap)
+      steps, n_dry = support.sample_steps(jax.random.fold_in(composition_key, i))
+      return with_cap(steps, step_cap), jnp.int32(step_cap) if support.config.dry else n_dry
 
-    compositions.append(jax.vmap(compose)(ids[-1]))
+    composition, dry_B = jax.vmap(compose)(ids[-1])
+    compositions.append(composition)
+    dry.append(dry_B)
   row_ids = jnp.concatenate(ids)
   composition = jax.tree.map(lambda *xs: jnp.concatenate(xs), *compositions)
-  dry = [support.config.dry for support in supports]
+  never_dry = not any(support.config.dry or support.config.prefix for support in supports)
 
-  def one(i, composition, is_dry):
-    is_dry = is_dry if len(set(dry)) > 1 else dry[0]
-    problem = latent.sample(jax.random.fold_in(problem_key, i), composition, setup.task, is_dry)
-    return problem, render.render(problem, setup.task, depth_cap)
+  def one(i, composition, n_dry):
+    n_dry = 0 if never_dry else n_dry
+    problem = latent.sample(jax.random.fold_in(problem_key, i), composition, setup.task, n_dry)
+    return problem, render.render(problem, setup.task, step_cap)
 
-  is_dry_B = jnp.concatenate([jnp.full(i.shape, d) for i, d in zip(ids, dry)])
-  return row_ids, *jax.vmap(one)(row_ids, composition, is_dry_B)
+  return row_ids, *jax.vmap(one)(row_ids, composition, jnp.concatenate(dry))
 
 
 def _most_rows(n: int) -> int:

@@ -30,7 +30,9 @@ class Problem(NamedTuple):
 
   `values` (leading axis V = L + 2): the two inputs, then a result per step. `operands` (leading axis L). What they
   hold beyond the depth means nothing. `first_label` int32[]: the label that names the first input.
-  `dry` bool[]: results and operands are random strings, whatever the modules (see `render`).
+  `dry` int32[]: so many leading steps are *dry*: their operands and results are random strings,
+  whatever the modules (see `render`). The steps behind them, the real ones, read what the dry ones
+  hold as if it were their own.
   """
 
   composition: Composition
@@ -41,16 +43,26 @@ class Problem(NamedTuple):
   dry: jax.Array
 
 
-def execute(composition: Composition, inputs: String, task: TaskConfig):
+def execute(
+  composition: Composition,
+  inputs: String,
+  task: TaskConfig,
+  dry: jax.Array | int = 0,
+  noise: tuple[String, String] | None = None,
+):
   """S -> D: runs a composition.
 
   Args:
     composition: the selections.
     inputs: the two input strings, leading axis 2.
     task: the task.
+    dry: int32[], so many leading steps are not run.
+    noise: what these hold in place of operands and results, leading axes L; None where no step is
+      dry.
 
   Returns:
-    `(values, operands)`, Strings with leading axes L + 2 and L. Steps beyond the depth repeat the last value.
+    `(values, operands)`, Strings with leading axes L + 2 and L. Steps beyond the depth (other than
+    dry ones) repeat the last value.
   """
   depth_cap = composition.routing.shape[0]
   empty = jax.tree.map(lambda x: jnp.zeros((depth_cap,) + x.shape[1:], x.dtype), inputs)
@@ -61,6 +73,10 @@ def execute(composition: Composition, inputs: String, task: TaskConfig):
     operand = routing.apply(composition.routing[i], sources, task.alphabet, task.routing_inventory)
     result = skills.apply(composition.skill[i], operand, task.alphabet, task.skill_inventory)
     result = strings.select(i < composition.depth, result, sources.previous)
+    if noise is not None:
+      noisy_operand, noisy_result = jax.tree.map(lambda x: x[i], noise)
+      operand = strings.select(i < dry, noisy_operand, operand)
+      result = strings.select(i < dry, noisy_result, result)
     values = jax.tree.map(lambda v, r: v.at[i + 2].set(r), values, result)
     return values, operand
 
@@ -68,12 +84,18 @@ def execute(composition: Composition, inputs: String, task: TaskConfig):
 
 
 def problem(
-  composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig
+  composition: Composition,
+  inputs: String,
+  first_label: jax.Array,
+  task: TaskConfig,
+  dry: jax.Array | int = 0,
+  noise: tuple[String, String] | None = None,
 ) -> Problem:
-  """The problem that a composition and two inputs (leading axis 2) make."""
-  values, operands = execute(composition, inputs, task)
+  """The problem of a composition and two inputs (leading axis 2); `dry`, `noise`: see `execute`."""
+  values, operands = execute(composition, inputs, task, dry, noise)
   answer = jax.tree.map(lambda v: v[-1], values)
-  return Problem(composition, values, operands, answer, first_label, jnp.bool_(False))
+  dry = jnp.minimum(jnp.int32(dry), composition.depth)
+  return Problem(composition, values, operands, answer, first_label, dry)
 
 
 def below(bits: jax.Array, n: int) -> jax.Array:
@@ -89,36 +111,26 @@ def random_strings(bits: jax.Array, shortest: int, longest: int, task: TaskConfi
 
 
 def sample(
-  key: jax.Array, composition: Composition, task: TaskConfig, dry: bool | jax.Array = False
+  key: jax.Array, composition: Composition, task: TaskConfig, dry: jax.Array | int = 0
 ) -> Problem:
   """P and D given S: draws inputs and the starting label, then runs the composition.
 
-  Where `dry` (bool, or bool[] to choose at run time), the composition is not run: operands and results are random strings
-  of any length.
+  The first `dry` steps (int32[]; 0 where it is known that there are none) are not run: their
+  operands and results are random strings of any length. A problem is dry as a whole where `dry` is
+  L or more: then its answer is a random string as well.
   """
   depth_cap = composition.routing.shape[0]
-  n_strings = 2 if dry is False else 2 + 2 * depth_cap
+  never_dry = isinstance(dry, int) and dry == 0
+  n_strings = 2 if never_dry else 2 + 2 * depth_cap
   # One draw for everything: on CPU a call of the generator costs as much as running a composition.
   bits = jax.random.bits(key, (1 + n_strings, 1 + task.width))
   first_label = below(bits[0, 0], task.n_labels)
   inputs = random_strings(bits[1:3], task.min_input, task.max_input, task)
-  if dry is False:
+  if never_dry:
     return problem(composition, inputs, first_label, task)
   noise = random_strings(bits[3:], 1, task.width, task)
   operands, results = (jax.tree.map(lambda x: x[i : i + depth_cap], noise) for i in (0, depth_cap))
-  values = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, results)
-  noisy = Problem(
-    composition,
-    values,
-    operands,
-    jax.tree.map(lambda v: v[-1], values),
-    first_label,
-    jnp.bool_(True),
-  )
-  if dry is True:
-    return noisy
-  golden = problem(composition, inputs, first_label, task)
-  return jax.tree.map(lambda a, b: jnp.where(dry, a, b), noisy, golden)
+  return problem(composition, inputs, first_label, task, dry, (operands, results))
 
 
 class Posterior(NamedTuple):

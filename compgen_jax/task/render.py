@@ -9,8 +9,10 @@ a step at depth 5 looks like a step at depth 2. With labels A..., letters a..., 
 
 The token after an entry `C earlier reverse` of the prompt (the next entry's label, or `=`) is the token after step
 C's result in the trace: a trace of any depth is written by following the prompt's list, and ends where it ends.
-In a *dry* problem all operands and results are random strings. Its letters are noise, so a learner must not be told them:
-dry traces show the format of a depth (which names follow which), and nothing of any module.
+The operands and results of *dry* steps, the first few of a problem or all of them, are random
+strings. Their letters are noise, so a learner must not be told them: dry steps show the format of a
+depth (which names follow which), and nothing of any module. Supervised learning sees them in the
+trace; whoever is asked to solve the problem is *given* them (`give`).
 
 Modules appear only as opaque tokens; no definition is ever shown.
 """
@@ -31,14 +33,17 @@ class Rendered(NamedTuple):
   """A problem's tokens, padded with `pad`.
 
   `prompt` int32[P], padded on the *left*, so that all rows' traces start in the same column; `prompt_length`
-  int32[]; `trace` int32[C], padded on the right; `trace_length` int32[] (the `end` token counts); `dry` bool[].
+  int32[]; `trace` int32[C], padded on the right; `trace_length` int32[] (the `end` token counts).
+  `dry_length` int32[]: so many leading columns of the trace are those of dry steps, with the label
+  that follows them (where noise ends is noise as well); all of them where all steps are dry. Behind
+  `give` they are the last ones of the prompt.
   """
 
   prompt: jax.Array
   prompt_length: jax.Array
   trace: jax.Array
   trace_length: jax.Array
-  dry: jax.Array
+  dry_length: jax.Array
 
 
 def _pack(
@@ -100,5 +105,43 @@ def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
     prompt_length,
     trace_C,
     trace_length,
-    problem.dry,
+    _dry_length(problem, trace_length, task),
   )
+
+
+def _dry_length(problem: Problem, trace_length: jax.Array, task: TaskConfig) -> jax.Array:
+  step_length_L = 4 + problem.values.length[2:]
+  if task.trace == 'explicit':
+    step_length_L += problem.operands.length
+  is_dry_L = jnp.arange(step_length_L.shape[0]) < problem.dry
+  with_label = jnp.sum(jnp.where(is_dry_L, step_length_L, 0)) + (problem.dry > 0)
+  return jnp.where(problem.dry == problem.composition.depth, trace_length, with_label)
+
+
+def give(rendered: Rendered, width: int, n_trace: int, task: TaskConfig) -> Rendered:
+  """The dry columns moved from the trace to the end of the prompt, for a policy to go on from.
+
+  Args:
+    rendered: of one problem.
+    width: the most columns that are given (`task.dry_width`); the prompt becomes so much wider.
+    n_trace: columns of the trace that is left.
+    task: the task.
+  """
+  given = rendered.dry_length
+  room = jnp.full((width,), task.pad, jnp.int32)
+  n_prompt = width + rendered.prompt.shape[0]
+  tokens = jnp.concatenate([room, rendered.prompt, rendered.trace, room])
+  return rendered._replace(
+    prompt=jax.lax.dynamic_slice_in_dim(tokens, given, n_prompt),
+    prompt_length=rendered.prompt_length + given,
+    trace=jax.lax.dynamic_slice_in_dim(tokens, n_prompt + given, n_trace),
+    trace_length=rendered.trace_length - given,
+  )
+
+
+def whole_trace(
+  prompt_P: jax.Array, given: jax.Array, trace_C: jax.Array, width: int, task: TaskConfig
+) -> jax.Array:
+  """int32[width + C]: the last `given` (at most `width`) columns of a prompt and what follows."""
+  tokens = jnp.concatenate([prompt_P, trace_C, jnp.full((width,), task.pad, jnp.int32)])
+  return jax.lax.dynamic_slice_in_dim(tokens, prompt_P.shape[0] - given, width + trace_C.shape[0])

@@ -4,6 +4,11 @@ Membership is decided by the *content* of a composition: a stable hash of its mo
 the disjoint pools `test`, `validation`, `sft`, `rl`. Supports of different pools can't overlap, whatever the seeds.
 Depth 1 (an atom) belongs to every pool: the atoms are the inventory, and there are too few of them to split.
 Every composition is *live*: each step's result can reach the answer, so that depth is not overstated.
+
+With `prefix`, a problem is a composition of the support, its *real* part, behind 0 to `prefix` dry
+steps of any modules (see `render`). The whole list, dry steps and real ones, lies in the support's
+own pool as well, so that no list of another pool is ever written. A support's depths, table and
+membership are those of the real parts.
 """
 
 import dataclasses
@@ -49,6 +54,7 @@ class SupportConfig:
   with_skills: tuple[str, ...]
   with_routings: tuple[str, ...]
   dry: bool
+  prefix: int
 
 
 class EmptySupportError(ValueError):
@@ -144,6 +150,11 @@ class Support:
   def depth_cap(self) -> int:
     return max(self.config.depths)
 
+  @property
+  def step_cap(self) -> int:
+    """Steps of its longest problem, dry ones included."""
+    return self.depth_cap + self.config.prefix
+
   @functools.cached_property
   def _allowed(self) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the routing mechanisms and skills that compositions may use."""
@@ -192,7 +203,7 @@ class Support:
   def _draw_modules(self, bits_L: jax.Array, depth: jax.Array) -> Composition:
     """Modules drawn uniformly for a composition of the given depth, by random bits; it may lie outside the support."""
     routings, skills = map(jnp.asarray, self._allowed)
-    used = jnp.arange(self.depth_cap) < depth
+    used = jnp.arange(bits_L.shape[0]) < depth
     pair = latent.below(
       bits_L, len(routings) * len(skills)
     )  # one word a step: random bits are what drawing costs
@@ -228,6 +239,63 @@ class Support:
     start = (jnp.int32(1), Composition(depth, none, none), jnp.bool_(False))
     return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1]
 
+  def precede(self, key: jax.Array, real: Composition) -> tuple[Composition, jax.Array]:
+    """The whole list of steps of a problem with this real part, of `step_cap` steps, and how many
+    of them are dry.
+
+    The number of dry steps is uniform in 0 to `prefix`, their modules are uniform over those whose
+    whole list is in the support's pool (by rejection). In a support that is `dry`, all steps are
+    dry.
+    """
+    real = with_cap(real, self.step_cap)
+    if not self.config.prefix:
+      return real, jnp.int32(self.step_cap if self.config.dry else 0)
+    n_dry = latent.below(jax.random.bits(jax.random.fold_in(key, 0)), self.config.prefix + 1)
+    is_dry = jnp.arange(self.step_cap) < n_dry
+
+    def put_before(modules: Composition) -> Composition:
+      modules = with_cap(modules, self.step_cap)
+      routing = jnp.where(is_dry, modules.routing, jnp.roll(real.routing, n_dry))
+      skill = jnp.where(is_dry, modules.skill, jnp.roll(real.skill, n_dry))
+      return Composition(n_dry + real.depth, routing, skill)
+
+    def draw(state):
+      i, _, _ = state
+      bits = jax.random.bits(jax.random.fold_in(key, i), (_CANDIDATES, self.config.prefix))
+      lists = jax.vmap(lambda b: put_before(self._draw_modules(b, n_dry)))(bits)
+      fits = jax.vmap(lambda c: in_pool(c, self.config.pool, self.task, self.pools))(lists)
+      fits |= n_dry == 0
+      first = jnp.argmax(fits)
+      return i + 1, jax.tree.map(lambda x: x[first], lists), fits[first]
+
+    start = (jnp.int32(1), real, jnp.bool_(False))
+    return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1], n_dry
+
+  def sample_steps(self, key: jax.Array) -> tuple[Composition, jax.Array]:
+    """The steps of one problem and how many of them are dry (`sample_composition`, `precede`)."""
+    prefix_key = jax.random.fold_in(key, zlib.crc32(b'prefix'))
+    return self.precede(prefix_key, self.sample_composition(key))
+
+  def shows(self, steps: Composition) -> jax.Array:
+    """bool[]: a problem of this support can have these steps as real part or as whole list."""
+    shown = self.contains(steps)
+    banned_R, banned_S = (
+      jnp.asarray(_mask(inventory, names))
+      for inventory, names in (
+        (self.task.routing_inventory, self.config.without_routings),
+        (self.task.skill_inventory, self.config.without_skills),
+      )
+    )
+    cap = steps.routing.shape[0]
+    allowed_L = ~(banned_R[steps.routing] | banned_S[steps.skill])
+    mine = in_pool(steps, self.config.pool, self.task, self.pools)
+    for n_dry in range(1, min(self.config.prefix + 1, cap)):
+      real = Composition(steps.depth - n_dry, steps.routing[n_dry:], steps.skill[n_dry:])
+      real = with_cap(real, cap)
+      fits = mine & (real.depth >= 1) & jnp.all(allowed_L[:n_dry])
+      shown |= fits & self.contains(real)
+    return shown
+
   def sample_at_depth(self, key: jax.Array, depth: int, n: int, cap: int) -> Composition:
     """`n` compositions of one of the support's depths, on the host: numpy arrays of `cap` steps, with a leading axis n."""
     if self.table is None:
@@ -244,6 +312,19 @@ class Support:
   def contains_all(self, compositions: Composition) -> jax.Array:
     """bool[n]: membership of each composition (leading axis n, arrays of any number of steps)."""
     return _contains_all(self, compositions)
+
+  def shows_all(self, compositions: Composition) -> jax.Array:
+    """bool[n]: `shows` of each composition (leading axis n, arrays of any number of steps)."""
+    return _shows_all(self, compositions)
+
+  def precede_all(
+    self, key: jax.Array, compositions: Composition, cap: int
+  ) -> tuple[Composition, np.ndarray]:
+    """`precede` of each composition (leading axis n), on the host: numpy arrays of `cap` steps."""
+    if not self.config.prefix:
+      return with_cap(compositions, cap), np.zeros_like(compositions.depth)
+    whole, n_dry = jax.device_get(_precede_all(self, key, compositions))
+    return with_cap(whole, cap), n_dry
 
 
 def build(name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig) -> Support:
@@ -303,6 +384,18 @@ def _contains_all(support: Support, compositions: Composition) -> jax.Array:
   return jax.vmap(
     lambda c: support.contains(with_cap(c, max(support.depth_cap, c.routing.shape[0])))
   )(compositions)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _shows_all(support: Support, compositions: Composition) -> jax.Array:
+  cap = max(support.step_cap, compositions.routing.shape[1])
+  return jax.vmap(lambda c: support.shows(with_cap(c, cap)))(compositions)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _precede_all(support: Support, key: jax.Array, compositions: Composition):
+  keys = jax.random.split(key, compositions.depth.shape[0])
+  return jax.vmap(support.precede)(keys, compositions)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -23,8 +23,9 @@ class Verdict(NamedTuple):
   `structure` bool[]: the right modules in the right order, as many as asked, every string named by its label.
   `strict` bool[]: the answer, the structure, and every operand and result are right.
   `operand_ok`, `result_ok` bool[L]: step i's operand (result) is what its routing mechanism (skill) makes of what
-  the trace itself says before it; counted only where the structure is right and i < depth. `operand_ok` is true
-  throughout for compact traces, whose `result_ok` then judges routing and skill together.
+  the trace itself says before it; counted only where the structure is right and i < depth, and
+  never for dry steps, of which no letter is right or wrong. `operand_ok` is true throughout for
+  compact traces, whose `result_ok` then judges routing and skill together.
   """
 
   answer: jax.Array
@@ -42,7 +43,7 @@ def _letters_after(at: jax.Array, until: jax.Array, tokens_C: jax.Array, width: 
 
 
 def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
-  """Judges one trace (int32[C], any values) of one problem."""
+  """Judges one trace (int32[C], any values) of one problem, its dry steps included."""
   width, depth = task.width, problem.composition.depth
   depth_cap = problem.composition.routing.shape[0]
   n_columns = trace_C.shape[0]
@@ -114,7 +115,8 @@ def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
     return operand_ok, proper(operand) & proper(said_result) & strings.equal(said_result, result)
 
   operand_ok, result_ok = jax.vmap(judge)(step)
-  counted = structure & (step < depth)
-  steps_ok = jnp.all((operand_ok & result_ok) | (step >= depth))
+  real = (step >= problem.dry) & (step < depth)
+  counted = structure & real
+  steps_ok = jnp.all((operand_ok & result_ok) | ~real)
   strict = answer_ok & structure & steps_ok
   return Verdict(answer_ok, structure, strict, operand_ok & counted, result_ok & counted)

@@ -96,6 +96,11 @@ class TaskConfig:
     strings_per_step = 2 if self.trace == 'explicit' else 1
     return depth * (4 + strings_per_step * self.width) + 1 + self.width + 1
 
+  def dry_width(self, steps: int) -> int:
+    """Tokens of the longest `steps` leading steps of a trace and the label behind them, or 0."""
+    strings_per_step = 2 if self.trace == 'explicit' else 1
+    return steps * (4 + strings_per_step * self.width) + 1 if steps else 0
+
   def token_names(self) -> tuple[str, ...]:
     """How each token is shown to a person: letters `a`..., labels `A`..., modules by name."""
     letters = [chr(ord('a') + i) for i in range(self.alphabet)]
