@@ -623,9 +623,8 @@ def test_rows_are_numbered_through():
 
 def test_prefixes_are_given_and_judged_with_the_rest():
   """Catches dry steps that the policy has to write, that its trace is judged without, or that the
-  prompt it learns from
-  lacks: who writes the golden rest of a trace is right, and prompt and trace together are the whole
-    text."""
+  prompt it learns from lacks: who writes the golden rest of a trace is right, and prompt and trace
+  together are the whole text."""
   late = Support(dataclasses.replace(SUPPORTS[0].config, prefix=1), TASK, SUPPORTS[0].pools)
   setup = Setup(TASK, MODEL, None, (Source(late, 8), Source(SUPPORTS[0], 8)))
   data_key, _ = jax.random.split(KEY)
@@ -653,6 +652,28 @@ def test_prefixes_are_given_and_judged_with_the_rest():
   assert np.all(e.verdict.answer) and np.all(e.verdict.strict)
   text = np.concatenate([e.prompts, e.rollout.tokens], axis=1)
   assert [row[row != TASK.pad].tolist() for row in text] == [row.tolist() for row in whole]
+
+
+@pytest.mark.parametrize('epochs', [1, 2])
+def test_trainer_and_sampler_agree_on_every_token(epochs):
+  """Catches a token, such as padding, that the sampler says and the trainer sees as something else:
+  an untrained policy at a high temperature says them all. Later epochs do not count: there the
+  policy has moved."""
+  config = dataclasses.replace(TASK_RL, temperature=8.0, epochs=epochs)
+
+  def step(state):
+    return policy_gradient.step(state, KEY, RL_SETUP, config, state.params)
+
+  state = create(RL_SETUP, models.params(RL_SETUP.model))
+  _, metrics = quick_jit(step)(state)
+  assert 0.0 < metrics['log_prob_gap'] < 1e-4
+
+  def explore(params):
+    return exploration.explore(RL_SETUP, params, KEY, group=4, temperature=8.0).rollout
+
+  said = quick_jit(explore)(state.params)
+  said = set(np.asarray(said.tokens)[np.asarray(said.mask)].tolist())
+  assert said == set(range(TASK.vocab_size)) - {TASK.pad}
 
 
 @pytest.mark.parametrize(

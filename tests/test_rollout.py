@@ -65,13 +65,13 @@ def log_softmax(logits):
 @pytest.mark.parametrize('temperature', [1.0, 0.7])
 def test_log_probs_equal_teacher_forced_ones(temperature):
   """Catches log-probabilities of another distribution than the tempered one that was sampled, or of other columns
-  than learning evaluates them at, for every token, those that stand for padding included."""
+  than learning evaluates them at, for every token; padding among what is said."""
   got = sample(prompts(), temperature=temperature)
   log_probs = log_softmax(teacher_forced_logits(prompts(), got) / temperature)
   want = np.take_along_axis(log_probs, got.tokens[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
   assert (
-    np.any(got.tokens[got.mask] == PAD)
+    not np.any(got.tokens[got.mask] == PAD)
     and np.any(got.tokens[got.mask] == END)
     and np.any(got.mask[:, -1])
   )

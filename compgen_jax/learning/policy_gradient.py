@@ -64,13 +64,15 @@ def step(
     loss = lambda p, block: surrogate(p, block, setup, config, reference)
     grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
     new, more = update(state, grads, setup)
-    return new._replace(step=state.step), setup.sum(metrics) | more
+    gap = setup.largest(metrics.pop('log_prob_gap'))
+    return new._replace(step=state.step), setup.sum(metrics) | more | {'log_prob_gap': gap}
 
   new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)
-  finite = jnp.min(metrics['finite'])
+  finite, gap = jnp.min(metrics['finite']), metrics['log_prob_gap'][0]
   metrics = {name: jnp.mean(value) for name, value in metrics.items()} | summary(e, setup)
   return new._replace(step=state.step + 1), metrics | {
     'finite': finite,
+    'log_prob_gap': gap,
     'signal': setup.mean(signal_B),
   }
 
@@ -95,7 +97,12 @@ def surrogate(params, block: dict[str, jax.Array], setup: Setup, config: RLConfi
     jnp.abs(jnp.clip(jnp.exp(log_prob_NxW - old), 1 - low, 1 + high) - jnp.exp(log_prob_NxW - old))
     > 0
   )
-  metrics = {'clipped': jnp.sum(outside_NxW * block['weight'])}
+  # Between who samples and who learns; 0 but for rounding on the first update of a batch.
+  gap_NxW = jnp.where(counts_NxW, jnp.abs(log_prob_NxW - old), 0.0)
+  metrics = {
+    'clipped': jnp.sum(outside_NxW * block['weight']),
+    'log_prob_gap': jax.lax.stop_gradient(jnp.max(gap_NxW)),
+  }
   if config.kl:
     kl_NxW = losses.kl_penalty(log_prob_NxW, jax.lax.stop_gradient(judge(reference)[1]))
     loss_NxW += config.kl * kl_NxW

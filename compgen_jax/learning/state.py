@@ -22,6 +22,7 @@ from compgen_jax.task.support import Support, with_cap
 from compgen_jax.task.vocab import TaskConfig
 
 AXIS = 'data'
+MAXIMA = ('log_prob_gap',)  # metrics of which the largest counts; of all others it is the sum
 SEEDS = 'seeds'
 
 
@@ -70,6 +71,10 @@ class Setup:
       return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.psum(flat, AXIS))
+
+  def largest(self, tree: Any) -> Any:
+    """The largest of all devices, leaf by leaf."""
+    return jax.lax.pmax(tree, AXIS) if self.shards > 1 else tree
 
   def mean(self, x: jax.Array) -> jax.Array:
     """Mean of all elements over all devices (each holds equally many)."""
@@ -190,7 +195,8 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
   """Gradient of the sum of `loss` over this device's rows, block by block.
 
   Args:
-    loss: `(params, block) -> (float32[], metrics)`, both sums over the block's rows.
+    loss: `(params, block) -> (float32[], metrics)`, both sums over the block's rows (metrics in
+      MAXIMA: the largest).
     params: where to differentiate.
     rows: pytree with a leading axis N.
     setup: decides the block sizes.
@@ -212,7 +218,15 @@ def gradient(loss: Callable, params, rows: Any, setup: Setup, n_active: jax.Arra
       sums = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda i: one(i, size), first)
       )
-    add = lambda i, sums: jax.tree.map(jnp.add, sums, one(first + i * size, size))
+
+    def add(i, sums):
+      (grads, metrics), (more_grads, more) = sums, one(first + i * size, size)
+      metrics = {
+        name: (jnp.maximum if name in MAXIMA else jnp.add)(metrics[name], more[name])
+        for name in metrics
+      }
+      return jax.tree.map(jnp.add, grads, more_grads), metrics
+
     sums = jax.lax.fori_loop(0, count, add, sums)
     first += count * size
   grads, metrics = sums

@@ -5,10 +5,11 @@ absolute position, so nothing in it is new at an unseen depth; what it has inste
 
 * `conv_width` > 0: a short causal depthwise convolution over the normalised input of every attention layer, which
   tells a token its neighbours (as in H3 / Mamba blocks; So et al. use the same on queries, keys and values).
-* `positions`: `segment` addresses a token by its index in its segment (the Abacus embedding of McLeish et al. 2024,
-  arXiv 2405.17399) and by its last `address_markers` markers, i.e. tokens that are not content: the marker that starts its
-  own segment, the marker before that one, and so on, each by a table of its own; `rope` rotates queries
-  and keys (Su et al. 2021, arXiv 2104.09864); `none` adds nothing (Kazemnejad et al. 2023, arXiv 2305.19466).
+* `positions`: `segment` addresses a token by its index in its segment (the Abacus embedding of
+  McLeish et al. 2024, arXiv 2405.17399) and by its last `address_markers` markers, i.e. tokens that
+  are not content: the marker that starts its own segment, the marker before that one, and so on,
+  each by a table of its own; `rope` rotates queries and keys (Su et al. 2021, arXiv 2104.09864);
+  `none` adds nothing (Kazemnejad et al. 2023, arXiv 2305.19466).
 
 The module library stays in this file: callers see `Model.init_params`, `apply`, `prefill`, `decode_step`.
 
@@ -65,8 +66,8 @@ class Cache(NamedTuple):
   """The decode cache, a pytree.
 
   `layers`: a LayerCache per layer. `valid` bool[B, S]: columns that hold a token other than padding. `column` int32[]:
-  the next column to write. `segment_head` int32[B, M], `segment_index` int32[B]: address of the last token (positions
-  `segment`).
+  the next column to write. `segment_head` int32[B, M], `segment_index` int32[B]: address of the
+  last token (positions `segment`).
   """
 
   layers: tuple[LayerCache, ...]
@@ -271,10 +272,10 @@ class Model:
     return params | {'blocks': jax.tree.map(lambda *leaves: jnp.stack(leaves), *params['blocks'])}
 
   def _segments(self, tokens_BxT, head_BxM=None, index_B=None, document_BxT=None):
-    """Address of each column, from the tokens alone: its last M markers (the last one first) and its index in its segment.
+    """Address of each column: its last M markers (the last one first), its index in its segment.
 
-    `head_BxM`, `index_B`: the address of the column before the first one, where there is one. Markers before the start of a
-    document, or before padding, are `pad`.
+    `head_BxM`, `index_B`: the address of the column before the first one, where there is one.
+    Markers before the start of a document, or before padding, are `pad`.
     """
     column_T = jnp.arange(tokens_BxT.shape[1])
     is_head = tokens_BxT >= self.n_content
@@ -337,7 +338,9 @@ class Model:
     return x, tuple(layers), (heads_BxT, indices_BxT)
 
   def _logits(self, params, x):
-    return self._ends.apply({'params': params['ends']}, x, method=Ends.logits)
+    """Logits of the next token. Padding stands for no token, so it has no probability."""
+    logits = self._ends.apply({'params': params['ends']}, x, method=Ends.logits)
+    return jnp.where(jnp.arange(self.vocab_size) == self.pad, -1e30, logits)
 
   def _columns(self, document_BxT: jax.Array) -> Columns:
     """Columns that see those of their own document, up to themselves. (Padding sees all documents, and nothing sees it.)"""
