@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
   config.task.width = 6  # width cap: longest string, letters
   config.task.min_input = 3  # shortest input, letters
   config.task.max_input = 4  # longest input, letters
-  config.task.max_depth = 6  # depth cap of anything in this experiment, steps
+  config.task.max_depth = 8  # depth cap of anything in this experiment, steps
   config.task.n_labels = 10  # labels that name values: max_depth + 2 or more; the first is random
   config.task.trace = (
     'explicit'  # explicit: a step shows operand and result | compact: the result only
@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
   config.model.n_heads = 2  # attention heads; 4 were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
   config.model.positions = 'segment'  # segment: name of its segment and index in it | rope | none
-  config.model.address_markers = 1  # of `segment`: so many last markers are part of an address
+  config.model.address_markers = 3  # of `segment`: so many last markers are part of an address
   config.model.conv_width = 4  # columns seen by the causal convolution before attention; 0 is none
   config.model.tied = True  # the output head is the token embedding's transpose
   config.model.dtype = 'float32'  # of activations: float32 | bfloat16 (the rest stays float32)

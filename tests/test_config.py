@@ -20,7 +20,7 @@ from compgen_jax.task.support import SupportConfig
 from configs import default
 from tests.experiments import plain, tiny
 
-CONFIGS = ('default', 'quickstart', 'structure')
+CONFIGS = ('default', 'quickstart', 'structure', 'finding1')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
