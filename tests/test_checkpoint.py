@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from compgen_jax.experiment.checkpoint import CheckpointError, StageCheckpoints, digest
+from compgen_jax.errors import CheckpointError
+from compgen_jax.experiment.checkpoint import StageCheckpoints, checksum
 from compgen_jax.learning.state import TrainState
 
 
@@ -39,16 +40,16 @@ def test_never_saves_what_is_not_finite(tmp_path, bad):
   assert StageCheckpoints(tmp_path / 'c').latest() == 3
 
 
-def test_digest_sees_every_bit():
-  """A digest blind to some positions or bits."""
+def test_checksum_sees_every_bit():
+  """A checksum blind to some positions or bits."""
   base = np.arange(1, 65, dtype=np.float32)
-  want = int(digest({'a': base}))
+  want = int(checksum({'a': base}))
   for position in (0, 31, 63):
     for bit in range(32):
       flipped = base.copy()
       flipped.view(np.uint32)[position] ^= np.uint32(1 << bit)
-      assert int(digest({'a': flipped})) != want, (position, bit)
-  assert int(digest({'a': base[::-1].copy()})) != want
+      assert int(checksum({'a': flipped})) != want, (position, bit)
+  assert int(checksum({'a': base[::-1].copy()})) != want
 
 
 def test_damaged_data_is_refused(tmp_path):

@@ -46,4 +46,4 @@ def test_show_needs_a_finished_stage(tmp_path):
     '--arm=sft',
     module='compgen_jax.show',
   )
-  assert result.returncode == 2 and 'stage sft has not finished' in result.stderr
+  assert result.returncode == 2 and 'stage sft (seed 0) has not finished' in result.stderr

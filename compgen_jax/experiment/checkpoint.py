@@ -1,8 +1,8 @@
-"""Checkpoints of one stage, by orbax: (state, step), with a digest that a damaged file does not
+"""Checkpoints of one stage, by orbax: (state, step), with a checksum that a damaged file does not
 pass.
 
-The resolved config lies beside them in the workdir's config.json, which a workdir holds exactly one
-of; data and samples are functions of (seed, step), so nothing else is needed to continue.
+What the state depends on lies beside them (see `record.py`); data and samples are functions of
+(seed, step), so nothing else is needed to continue.
 """
 
 import pathlib
@@ -65,7 +65,7 @@ class StageCheckpoints:
       )
     try:
       written = self._checkpointer.save(
-        step, state, force=True, custom_metadata={'digest': int(checksum(state))}
+        step, state, force=True, custom_metadata={'checksum': int(checksum(state))}
       )
     except Exception as e:  # a full or read-only disk reaches us under many types
       raise CheckpointError(
@@ -80,12 +80,12 @@ class StageCheckpoints:
     """The state of `step` (None: the newest), with the shapes, dtypes and shardings of `like`.
 
     Raises:
-      CheckpointError: it can't be read, does not fit `like`, or its digest is wrong.
+      CheckpointError: it can't be read, does not fit `like`, or its checksum is wrong.
     """
     step = self.latest() if step is None else step
     try:
       state = self._checkpointer.load(step, like)
-      wanted = self._checkpointer.metadata(step).custom_metadata['digest']
+      wanted = self._checkpointer.metadata(step).custom_metadata['checksum']
     except (
       Exception
     ) as e:  # orbax and tensorstore raise many types for one cause: the files are not readable
@@ -97,7 +97,7 @@ class StageCheckpoints:
     )
     if any(jax.tree.leaves(mismatch)) or int(checksum(state)) != wanted:
       raise CheckpointError(
-        f'{self._folder}: checkpoint {step} is damaged (its digest does not match its data)'
+        f'{self._folder}: checkpoint {step} is damaged (its checksum does not match its data)'
       )
     return state
 
