@@ -5,7 +5,7 @@ other into rows of a fixed width: first fit, longest first, which needs at most 
 fewest rows possible (Johnson 1973). `Model.apply` keeps them apart by their document numbers. Rows
 that stay empty come last, so that a loop over microbatches can leave them out.
 
-Shape letters beside the package's (see `compgen_jax/__init__.py`): Y groups, U examples of a group,
+Shape letters beside those of README.md: Y groups, U examples of a group,
 X cells, i.e. all columns of all rows in one axis.
 """
 
