@@ -34,7 +34,7 @@ class StageConfig:
   init_from: str
   steps: int
   data: tuple[str, ...]
-  shares: tuple[float, ...]
+  shares: tuple[float, ...] = (1.0,)
   settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -42,13 +42,13 @@ class StageConfig:
 class EvalConfig:
   """Config section `eval`."""
 
-  problems: int
-  every: int
-  curve: tuple[str, ...]
-  pass_k: tuple[int, ...]
-  pass_samples: int
   splits: dict[str, str]
-  trained: tuple[str, ...]
+  problems: int = 1024
+  every: int = 0
+  curve: tuple[str, ...] = ('seen', 'unseen')
+  pass_k: tuple[int, ...] = (1, 4, 16)
+  pass_samples: int = 16
+  trained: tuple[str, ...] = ('atoms', 'seen')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,9 @@ def show(
   lines = []
   for name in config.ordered_splits if split is None else (split,):
     support = config.eval.splits[name]
+    if split is None and config.supports[support].prefix:
+      lines.append(f'--- {name} is not shown: its problems begin with dry steps')
+      continue
     for depth in sorted(config.supports[support].depths):
       lines.append(f'--- {name}, depth {depth}')
       for drawn in problems.draw(config, support, n, depth):

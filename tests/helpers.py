@@ -32,7 +32,7 @@ def pools(**changes) -> PoolConfig:
 
 
 def support_config(**changes) -> SupportConfig:
-  fields = dict(depths=(1, 2, 3), pool='sft', compositions=0, dry=False)
+  fields = dict(depths=(1, 2, 3), pool='sft', compositions=0, dry=False, prefix=0)
   banned_and_wanted = dict(without_skills=(), without_routings=(), with_skills=(), with_routings=())
   return SupportConfig(**{**fields, **banned_and_wanted, **changes})
 
@@ -188,5 +188,6 @@ def token_names(ids: Sequence[int], t: TaskConfig) -> list[str]:
 
 def sample(support, key):
   """One problem of a support."""
-  composition = support.sample_composition(jax.random.fold_in(key, 0))
-  return latent.sample(jax.random.fold_in(key, 1), composition, support.task, support.config.dry)
+  composition, n_dry = support.sample_steps(jax.random.fold_in(key, 0))
+  dry = n_dry if support.config.dry or support.config.prefix else 0
+  return latent.sample(jax.random.fold_in(key, 1), composition, support.task, dry)

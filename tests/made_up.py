@@ -149,16 +149,18 @@ def cross_entropy(*args):
 def golden() -> tuple[Rendered, list[Rendered]]:
   """Golden traces of two sources of different width: as one batch, and source by source.
 
-  The second problem of each source is dry.
+  The second problem of each source is dry, the first steps of the later ones are.
   """
   sources = []
   for seed, (n_trace, prompt, trace) in enumerate((([8, 5, 7], 6, 8), ([1, 3, 2, 2], 4, 3))):
-    length, dry = np.array(n_trace), np.arange(len(n_trace)) == 1
+    length, row = np.array(n_trace), np.arange(len(n_trace))
+    dry_length = np.where(row == 1, length, row // 2)
     prompts = models.random_tokens(len(length), prompt, seed)
     prompts = models.pad_left(prompts, np.minimum(prompt, 2 + length))
     traces = models.random_tokens(len(length), trace, 7 + seed)
     traces = np.where(np.arange(trace) < length[:, None], traces, PAD)
-    sources.append(Rendered(prompts, np.sum(prompts != PAD, axis=1), traces, length, dry))
+    n_prompt = np.sum(prompts != PAD, axis=1)
+    sources.append(Rendered(prompts, n_prompt, traces, length, dry_length))
   wide, narrow = sources
   prompt = np.pad(narrow.prompt, ((0, 0), (2, 0)), constant_values=PAD)
   trace = np.pad(narrow.trace, ((0, 0), (0, 5)), constant_values=PAD)
@@ -167,16 +169,18 @@ def golden() -> tuple[Rendered, list[Rendered]]:
 
 
 def mean_over_golden_tokens(params, sources: list[Rendered]):
-  """The SFT loss, token by token: of dry problems only markers count, chosen among markers."""
+  """The SFT loss, token by token: of dry columns only markers count, chosen among markers."""
   total, n = 0.0, 0
   for source in sources:
     _, of_all = log_probs(params, source.prompt, source.trace, 1.0)
-    for row, (trace, length, dry) in enumerate(zip(source.trace, source.trace_length, source.dry)):
+    rows = zip(source.trace, source.trace_length, source.dry_length)
+    for row, (trace, length, dry_length) in enumerate(rows):
       for column, token in enumerate(trace[:length]):
-        if dry and token < N_CONTENT:
+        is_dry = column < dry_length
+        if is_dry and token < N_CONTENT:
           continue
         choice = of_all[row, column]
-        total -= choice[token] - (jax.nn.logsumexp(choice[N_CONTENT:]) if dry else 0.0)
+        total -= choice[token] - (jax.nn.logsumexp(choice[N_CONTENT:]) if is_dry else 0.0)
         n += 1
   return total / n
 

@@ -27,6 +27,7 @@ def config(**changes) -> ModelConfig:
   fields = dict(
     d_model=16, n_layers=2, n_heads=2, d_ff=32, positions='segment', conv_width=4, tied=False
   )
+  fields['address_markers'] = 1
   return ModelConfig(
     **{**fields, 'dtype': 'float32', 'remat': False, 'scan_layers': False, **changes}
   )

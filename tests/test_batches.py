@@ -41,15 +41,42 @@ def test_rows_are_numbered_through():
     lambda: batches.draw(KEY, sources, SUPPORTS | {'dry': dry}, setup)
   )()
   assert ids.tolist() == list(range(14))
-  assert problems.dry.tolist() == rendered.dry.tolist() == [False] * 6 + [True] * 8
+  assert problems.dry.tolist() == [0] * 6 + problems.composition.depth[6:].tolist()
+  assert rendered.dry_length.tolist() == [0] * 6 + rendered.trace_length[6:].tolist()
   assert problems.composition.depth[:4].tolist() == [1] * 4
+
+
+def test_a_prefix_stays_in_its_source():
+  """Catches dry steps in a neighbour, or a prefix that is not drawn; and other problems beside a
+  prefix: what is not dry is what it would be without."""
+  both = SUPPORTS['both']
+  late = dataclasses.replace(
+    SUPPORTS['atoms'], config=dataclasses.replace(SUPPORTS['atoms'].config, prefix=1)
+  )
+  sources = Source('late', late.config, 8), m.source('both', 8)
+  setup = Setup(TASK, MODEL, None, ())
+
+  def draw(sources):
+    supports = {'late': late, 'atoms': SUPPORTS['atoms'], 'both': both}
+    return quick_jit(lambda: batches.draw(KEY, sources, supports, setup)[1:])()
+
+  problems, rendered = draw(sources)
+  assert set(problems.dry[:8].tolist()) == {0, 1} and not np.any(problems.dry[8:])
+  assert (problems.composition.depth[:8] - problems.dry[:8]).tolist() == [1] * 8
+  assert np.all((rendered.dry_length > 0) == (problems.dry > 0))
+  plain, _ = draw((m.source('atoms', 8), m.source('both', 8)))
+  same = np.asarray(problems.dry == 0)
+  m.assert_equal(
+    jax.tree.map(lambda x: x[same], problems.composition),
+    jax.tree.map(lambda x: x[same], plain.composition),
+  )
 
 
 def test_dryness_of_all_is_dryness_of_each():
   """Catches a batch whose problems depend on whether its sources agree on being dry."""
   keys = jax.random.split(KEY, 4)
   compositions = jax.vmap(SUPPORTS['both'].sample_composition)(keys)
-  for dry in (False, True):
+  for dry in (0, 2):
     one, each = (
       quick_jit(lambda d=d: batches.make(keys, compositions, d, TASK, 2))()
       for d in (dry, jnp.full(4, dry))

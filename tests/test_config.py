@@ -1,7 +1,6 @@
 """The typed config: complete, rebuilt from its file, with settings stage by stage."""
 
 import ast
-import copy
 import dataclasses
 import importlib
 import pathlib
@@ -13,7 +12,14 @@ from ml_collections import config_flags
 
 from compgen_jax import config as config_lib
 from compgen_jax import typed
-from compgen_jax.config import ConfigError, RunConfig, from_config_dict, from_json, to_dict
+from compgen_jax.config import (
+  ConfigError,
+  RunConfig,
+  StageConfig,
+  from_config_dict,
+  from_json,
+  to_dict,
+)
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.task.support import SupportConfig
@@ -51,7 +57,8 @@ CHANGED_SINCE: tuple[str, ...] = ()
 
 def _defaults() -> dict[str, object]:
   """Every default that a section of the config has, by name."""
-  sections = {'optimizer': OptimizerConfig, 'run': RunConfig, 'supports': SupportConfig}
+  sections = {'optimizer': OptimizerConfig, 'run': RunConfig}
+  sections |= {'supports': SupportConfig, 'stages': StageConfig}  # of each of their entries
   sections |= {name: kind.section for name, kind in KINDS.items()}
   sections |= {f.name: f.type for f in dataclasses.fields(config_lib.Config) if f.name in ALSO}
   found = {}
@@ -69,8 +76,12 @@ def test_defaults_are_those_of_the_config_file():
   """Two values for one knob: an old run that is continued would get another than it had."""
   config = default.get_config()
   config.supports = default.support()
+  config.stages = default.stage('sft', '', 1, ('sft',))
   found = _defaults()
-  assert len(found) > 30
+  assert len(found) > 80
+  sections = {name.split('.')[0] for name in found}
+  named = {'experiment', 'seed', 'seeds', 'contrasts'}
+  assert sections == set(to_dict(from_config_dict(default.get_config()))) - named
   for name, value in found.items():
     section, field = name.split('.')
     if name not in CHANGED_SINCE:
@@ -80,13 +91,15 @@ def test_defaults_are_those_of_the_config_file():
 def test_a_config_of_an_older_run_is_filled_up():
   """A run that the code can't read any more since it has learned a new setting, or that gets a
   value that it did not have."""
-  config = plain()
-  for name in _defaults():
+  for name, value in _defaults().items():
     section, field = name.split('.')
-    if section in config and section != 'supports':
-      older = copy.deepcopy(config)
-      del older[section][field]
-      assert from_json(older) == from_json(config | {section: older[section] | _of(name)})
+    older, filled = (to_dict(from_config_dict(default.get_config())) for _ in range(2))
+    for entry in _entries(older, section):
+      del entry[field]
+    for entry in _entries(filled, section):
+      entry[field] = typed.plain(value)
+    assert from_json(older) == from_json(filled), name
+  config = plain()
   older = {name: section for name, section in config.items() if name not in ('rft', 'optimizer')}
   for stage in older['stages'].values():
     del stage['settings']
@@ -97,8 +110,10 @@ def test_a_config_of_an_older_run_is_filled_up():
   assert filled.stages['rl'].settings == {}
 
 
-def _of(name: str) -> dict:
-  return {name.split('.')[1]: typed.plain(_defaults()[name])}
+def _entries(config: dict, section: str) -> list[dict]:
+  """The mappings that hold a section's fields."""
+  named = section in ('supports', 'stages')
+  return list(config[section].values()) if named else [config[section]]
 
 
 def test_an_older_run_is_not_guessed_at():

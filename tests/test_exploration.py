@@ -10,7 +10,7 @@ import pytest
 
 from compgen_jax.learning import batches, exploration, policy_gradient, rejection
 from compgen_jax.learning.exploration import REWARDS
-from compgen_jax.learning.setup import Setup
+from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import create
 from compgen_jax.model.rollout import Rollout
 from compgen_jax.task.latent import Composition, Problem
@@ -139,10 +139,9 @@ def test_the_company_of_a_row_changes_nothing():
       setup,
       m.half_trained(),
       problems,
-      rendered.prompt,
+      rendered._replace(trace_length=length_B),
       KEY,
       2 * ids[:, None] + jnp.arange(2),
-      length_B,
       n_tokens=rendered.trace.shape[1],
       temperature=1.0,
     )
@@ -160,16 +159,16 @@ def test_samples_have_their_own_noise_and_their_prompt():
   """Catches samples that share a row id, and so their noise, within a group or across prompts;
   samples of a prompt that are not neighbours."""
   prompts = np.array([[6, 0, 1, 7], [6, 1, 0, 8], [6, 7, 7, 1], [6, 8, 8, 2], [6, 9, 9, 3]])
-  setup = Setup(TASK_OF_MODEL, MODEL, None, ())
+  setup = Setup(TASK_OF_MODEL, MODEL, None, (m.source('atoms', 5),))
   zeros, ids = jnp.zeros((5,), jnp.int32), []
 
   def draw(key, sources, supports, setup):
     problems = Problem(*[None] * len(Problem._fields))
-    problems = problems._replace(composition=Composition(zeros + 1, zeros, zeros))
+    problems = problems._replace(composition=Composition(zeros + 1, zeros, zeros), dry=zeros)
     traces = jnp.zeros((5, 5), jnp.int32)
-    return jnp.arange(5), problems, Rendered(jnp.asarray(prompts), zeros, traces, zeros, zeros > 0)
+    return jnp.arange(5), problems, Rendered(jnp.asarray(prompts), zeros, traces, zeros, zeros)
 
-  def attempt(setup, params, problems, prompts, key, row_ids, lengths, *, n_tokens, temperature):
+  def attempt(setup, params, problems, rendered, key, row_ids, *, n_tokens, **_):
     ids.extend(row_ids.reshape(-1).tolist())
     tokens = jnp.zeros((row_ids.size, n_tokens), jnp.int32)
     ok = tokens[:, 0] == 0
@@ -181,3 +180,42 @@ def test_samples_have_their_own_noise_and_their_prompt():
     e = exploration.explore(setup, PARAMS, KEY, {}, group=2, temperature=1.0, reward='answer')
   assert ids == list(range(10))
   assert e.prompts.tolist() == np.repeat(prompts, 2, axis=0).tolist()
+
+
+# Dry steps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('reward', REWARDS)
+def test_prefixes_are_given_and_judged_with_the_rest(reward):
+  """Catches dry steps that the policy has to write, that its trace is judged without, that the
+  prompt it learns from lacks, or that count as steps it got wrong: who writes the golden rest of a
+  trace earns everything, and prompt and trace together are the whole text."""
+  atoms = m.SUPPORTS['atoms']
+  late = dataclasses.replace(atoms, config=dataclasses.replace(atoms.config, prefix=1))
+  supports = {'late': late, 'atoms': atoms}
+  sources = Source('late', late.config, 8), m.source('atoms', 8)
+  setup = Setup(m.TASK, MODEL, None, sources)
+  data_key, _ = jax.random.split(KEY)
+  draw = quick_jit(lambda: batches.draw(data_key, sources, supports, setup))
+  _, problems, rendered = jax.device_get(draw())
+  assert set(problems.dry[:8].tolist()) == {0, 1} and not np.any(problems.dry[8:])
+  width, pad = m.TASK.prompt_width(2) + m.TASK.dry_width(1), m.TASK.pad
+  whole, rest = [], {}
+  for prompt, trace, n_dry in zip(rendered.prompt, rendered.trace, rendered.dry_length):
+    whole.append([*prompt[prompt != pad], *trace[trace != pad]])
+    given = whole[-1][: np.sum(prompt != pad) + n_dry]
+    rest[(pad,) * (width - len(given)) + tuple(given)] = whole[-1][len(given) :]
+  known = jnp.asarray(list(rest))
+
+  def write(model, params, prompts, key, row_id, *, n_tokens, **_):
+    assert prompts.shape == (16, width) and n_tokens == m.TASK.trace_width(1)
+    written = [tokens + [pad] * (n_tokens - len(tokens)) for tokens in rest.values()]
+    is_prompt = jnp.all(prompts[:, None] == known, axis=-1)
+    tokens = jnp.asarray(written)[jnp.argmax(is_prompt, axis=1)]
+    return Rollout(tokens, jnp.zeros(tokens.shape), tokens != pad, tokens[:, 0])
+
+  with mock.patch.object(exploration, 'rollout', write):
+    e = exploration.explore(setup, PARAMS, KEY, supports, group=1, temperature=1.0, reward=reward)
+  assert np.all(e.verdict.answer) and np.all(e.verdict.strict) and np.all(e.reward == 1.0)
+  text = np.concatenate([e.prompts, e.rollout.tokens], axis=1)
+  assert [row[row != pad].tolist() for row in text] == whole

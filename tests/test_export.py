@@ -22,6 +22,7 @@ FIELDS = {
 def _config(**overrides):
   config = tiny(**overrides)
   config.supports.noise = default.support(depths=(1, 2), dry=True)
+  config.supports.late = default.support(depths=(2,), prefix=1)
   return config
 
 
@@ -37,7 +38,7 @@ def _lines(path):
 def exported(tmp_path_factory):
   """Support -> 300 lines, more than one call draws."""
   folder = tmp_path_factory.mktemp('export')
-  names = [name for name, s in CONFIG.supports.items() if not s.dry]
+  names = [name for name, s in CONFIG.supports.items() if not (s.dry or s.prefix)]
   for name in names:
     export(_config(), name, 300, folder / name)
   return {name: _lines(folder / name) for name in names}
@@ -84,9 +85,11 @@ def test_lines_depend_on_seed_support_and_number_only(exported, tmp_path):
 
 @pytest.mark.parametrize('name, message', [
   ('noise', "support='noise': a dry support"), ('nope', "support='nope': no support"),
+  ('late', "support='late': its problems begin with dry steps"),
 ])  # fmt: skip
 def test_supports_without_solutions_are_refused(name, message, tmp_path):
-  """Noise exported as golden traces, or a traceback; the line says what is legal."""
+  """Noise exported as golden traces, problems without the steps before them, or a traceback; the
+  line says what is legal."""
   with pytest.raises(ConfigError) as error:
     export(CONFIG, name, 3, tmp_path / 'x')
   assert str(error.value).startswith(message)

@@ -54,3 +54,18 @@ def test_gradient_in_microbatches(microbatch_rows, n_active, sizes):
   got, metrics = gradients.gradient(loss, params, rows, setup, jnp.int32(n_active))
   assert float(got['ends']) == np.sum(rows[: sum(sizes)])
   np.testing.assert_array_equal(metrics['rows'], np.bincount(sizes, minlength=13))
+
+
+@pytest.mark.parametrize('microbatch_rows', [(), (3,), (3, 1)])
+def test_metrics_of_microbatches(microbatch_rows):
+  """Catches a maximum that is summed up, a sum of which the largest is kept, and rows that do not
+  matter."""
+  setup = dataclasses.replace(GRADIENT_DESCENT, microbatch_rows=microbatch_rows)
+  rows = jnp.array([1.0, 5.0, 2.0, 4.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+  def loss(params, part):
+    return jnp.sum(params['ends'] * part), {'sum': jnp.sum(part), 'log_prob_gap': jnp.max(part)}
+
+  params = {'ends': jnp.float32(3.0), 'blocks': {}}
+  _, metrics = gradients.gradient(loss, params, rows, setup, jnp.int32(5))
+  assert metrics == {'sum': 15.0, 'log_prob_gap': 5.0}

@@ -64,16 +64,49 @@ def test_dry_problems_say_nothing_of_modules():
   for pair in (('previous', 'reverse'), ('merge', 'successor')):
     steps = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), helpers.composition([[pair] * 3], t, 3))
     sampled.append(
-      jax.device_get(jax.jit(jax.vmap(lambda k, c=steps: latent.sample(k, c, t, dry=True)))(keys))
+      jax.device_get(jax.jit(jax.vmap(lambda k, c=steps: latent.sample(k, c, t, dry=3)))(keys))
     )
   for a, b in zip(jax.tree.leaves(sampled[0][1:]), jax.tree.leaves(sampled[1][1:])):
     np.testing.assert_array_equal(a, b)  # all but the composition is the same for both modules
-  assert sampled[0].dry.all()
+  assert np.all(sampled[0].dry == 3)
   for written in (sampled[0].operands, jax.tree.map(lambda x: x[:, 2:], sampled[0].values)):
     lengths = np.bincount(written.length.reshape(-1), minlength=t.width + 1)
     assert lengths[0] == 0 and lengths[1:].min() > 0.8 * 3 * n / t.width
   rows = as_rows(sampled[0].values)
   assert (rows[:, 2] == rows[:, 3]).all(axis=-1).mean() < 0.05
+
+
+def test_real_steps_go_on_from_dry_ones():
+  """Catches real steps that read something else than the dry results before them, `first_input`
+  that is a dry result, dry steps that are run, a number of dry steps that is off by one, and dry
+  letters that depend on how many steps are dry."""
+  t, n, cap = TASKS[0], 2000, 5
+  chosen = helpers.random_compositions(t, n, (1, 2, 3, 4, 5), cap)
+  dry = np.minimum(np.random.default_rng(0).integers(0, 6, n), chosen.depth).astype(np.int32)
+  keys = jax.random.split(jax.random.key(0), n)
+  draw = jax.jit(jax.vmap(lambda k, c, d: latent.sample(k, c, t, d)))
+  got, noise = (jax.device_get(draw(keys, chosen, d)) for d in (dry, np.full(n, cap)))
+  np.testing.assert_array_equal(got.dry, dry)
+  np.testing.assert_array_equal(noise.dry, chosen.depth)
+  letters, steps = helpers.letters(t.alphabet), helpers.steps(chosen, t)
+  words = [helpers.decode(jax.tree.map(lambda x: x[:, i], got.values)) for i in range(cap + 2)]
+  operands = [helpers.decode(jax.tree.map(lambda x: x[:, i], got.operands)) for i in range(cap)]
+  for i in range(cap):
+    is_dry = i < dry
+    for mine, all_noise, at in (
+      (got.operands, noise.operands, i),
+      (got.values, noise.values, i + 2),
+    ):
+      np.testing.assert_array_equal(as_rows(mine)[is_dry, at], as_rows(all_noise)[is_dry, at])
+    for row in np.flatnonzero(~is_dry & (i < chosen.depth)):
+      routing, skill = steps[row][i]
+      values = [words[k][row] for k in range(i + 2)]
+      operand = reference.route(routing, values, letters, t.width)
+      result = reference.SKILLS[skill](operand, letters, t.width)
+      assert (operands[i][row], words[i + 2][row]) == (operand, result)
+  answers = helpers.decode(got.answer)
+  some_real = np.flatnonzero(dry < chosen.depth)
+  assert all(answers[row] == words[chosen.depth[row] + 1][row] for row in some_real)
 
 
 def test_sampled_inputs_and_labels():

@@ -341,7 +341,13 @@ def _value_and_gradient(kind, chunk, unstacked):
 
 @pytest.mark.parametrize('chunk,unstacked', [(5, False), (1, False), (100, False), (0, True)])
 @pytest.mark.parametrize(
-  'kind', [dict(positions='segment', conv_width=4), dict(positions='rope', conv_width=0)], ids=str
+  'kind',
+  [
+    dict(positions='segment', conv_width=4),
+    dict(positions='segment', conv_width=4, address_markers=3),
+    dict(positions='rope', conv_width=0),
+  ],
+  ids=str,
 )
 def test_chunks_and_unstacked_layers_change_nothing(kind, chunk, unstacked):
   """Catches queries that are lost or doubled between chunks, keys that a chunk should have seen,

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from compgen_jax.learning import policy_gradient
+from compgen_jax.learning import exploration, policy_gradient
 from compgen_jax.learning.exploration import Exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.learning.state import create
@@ -149,6 +149,21 @@ def test_kl_penalty_counts_where_there_is_no_signal():
   m.assert_same(m.gradient_of(state), jax.tree.map(lambda g: 0.5 * g, gradient), atol=1e-5)
 
 
+@pytest.mark.parametrize('microbatch_rows', [(), (4,), (1,)])
+def test_gap_is_the_largest_of_all_tokens(microbatch_rows):
+  """Catches a gap that is a sum or a mean, that is taken from the last microbatch alone, or that
+  counts tokens behind a trace's end; of a sampler that is 0.5 nats off in one token."""
+  e = made_up()
+  off = np.zeros_like(e.rollout.log_probs)
+  off[7, 0] = 0.5  # in a group with signal or not: there is a KL
+  old = np.where(e.rollout.mask, e.rollout.log_probs + off, 3.0)
+  moved = e._replace(rollout=e.rollout._replace(log_probs=np.float32(old)))
+  setup = dataclasses.replace(GRADIENT_DESCENT, microbatch_rows=microbatch_rows)
+  _, metrics = learn(WITH_KL, moved, setup=setup)
+  assert metrics['log_prob_gap'] == pytest.approx(0.5, abs=1e-4)
+  assert learn(WITH_KL, e, setup=setup)[1]['log_prob_gap'] < 1e-4
+
+
 def test_entropy_bonus_raises_entropy():
   """Catches the sign of the bonus, and rows without advantage that are skipped though they have
   one."""
@@ -217,6 +232,27 @@ def test_it_is_on_policy_on_the_task():
   assert metrics['strict'] <= metrics['reward'] == metrics['answer']
   assert metrics['clipped'] == 0.0 and 0.0 <= metrics['kl'] < 1e-6
   assert metrics['finite'] == 1.0 and metrics['grad_norm'] > 0.01 and state.step == 1
+
+
+@pytest.mark.parametrize('epochs', [1, 2])
+def test_sampler_and_learner_agree_on_every_token(epochs):
+  """Catches a token, such as padding, that is said and then learned from as something else: an
+  untrained policy at a high temperature says them all. Later epochs do not count: there the policy
+  has moved."""
+  config = dataclasses.replace(m.RL_ON_TASK, temperature=8.0, epochs=epochs)
+  start = create(m.RL_SETUP, models.params(m.RL_SETUP.model))
+  _, metrics = m.rl_step(start, start.params, config=config)
+  assert 0.0 < metrics['log_prob_gap'] < 1e-4
+  if epochs == 2:
+    return
+
+  def explore(params):
+    how = dict(group=4, temperature=8.0, reward='answer')
+    return exploration.explore(m.RL_SETUP, params, m.KEY, m.SUPPORTS, **how).rollout
+
+  said = quick_jit(explore)(start.params)
+  said = set(np.asarray(said.tokens)[np.asarray(said.mask)].tolist())
+  assert said == set(range(m.TASK.vocab_size)) - {m.TASK.pad}
 
 
 def test_it_solves_one_batch():

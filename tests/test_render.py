@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from compgen_jax.task import render
+from compgen_jax.task import latent, modules, render
 from tests import helpers, reference
 from tests.helpers import as_rows
 
@@ -48,7 +48,7 @@ def test_equals_reference(form):
     assert helpers.token_names(got.prompt[i], t) == padding[0] + prompt
     assert helpers.token_names(got.trace[i], t) == trace + padding[1]
     assert got.prompt_length[i] == len(prompt) and got.trace_length[i] == len(trace)
-    assert not got.dry[i]
+    assert got.dry_length[i] == 0
     assert trace[-1] == 'end' and trace.count('end') == 1
 
 
@@ -70,6 +70,60 @@ def test_docstring_example():
     prompt = np.roll(got.prompt[0], got.prompt_length[0])[: got.prompt_length[0]]
     assert as_shown(prompt, t) == shown['prompt']
     assert as_shown(got.trace[0, : got.trace_length[0]], t) == shown[form]
+
+
+@functools.cache
+def _partly_dry(t):
+  """Problems of 4 steps, 0 to 4 of them dry: as rendered, and with the dry steps given."""
+  steps = helpers.random_compositions(t, 500, (4,), 4)
+  dry = (np.arange(500) % 5).astype(np.int32)
+  width, n_trace = t.dry_width(4), t.trace_width(4)
+
+  def one(key, steps, dry):
+    problem = latent.sample(key, steps, t, dry)
+    plain = render.render(problem, t, 4)
+    given = render.give(plain, width, n_trace, t)
+    whole = render.whole_trace(given.prompt, given.dry_length, given.trace, width, t)
+    return problem, plain, given, whole
+
+  keys = jax.random.split(jax.random.key(0), 500)
+  return jax.device_get(jax.jit(jax.vmap(one))(keys, steps, dry))
+
+
+@in_both_forms
+def test_dry_columns(form):
+  """Catches a dry part that is cut too early or too late: it ends with the label of the first real
+  step, or with the trace."""
+  t = TASKS[form]
+  problems, plain, _, _ = _partly_dry(t)
+  routings = modules.names(t.routing_inventory)
+  for i, n_dry in enumerate(problems.dry):
+    trace = helpers.token_names(plain.trace[i, : plain.trace_length[i]], t)
+    first_modules = [column for column, name in enumerate(trace) if name in routings]
+    end = first_modules[n_dry] if n_dry < 4 else len(trace)
+    assert plain.dry_length[i] == (end if n_dry else 0)
+    assert plain.dry_length[i] <= t.dry_width(n_dry) or n_dry == 4
+
+
+@in_both_forms
+def test_dry_steps_are_given(form):
+  """Catches tokens that are lost, doubled or moved when dry steps go from the trace to the
+  prompt."""
+  t = TASKS[form]
+  problems, plain, given, whole = _partly_dry(t)
+
+  def real(tokens):
+    return tokens[tokens != t.pad].tolist()
+
+  for i in np.flatnonzero(problems.dry < 4):
+    n = plain.dry_length[i]
+    trace = real(plain.trace[i])
+    assert real(given.prompt[i]) == real(plain.prompt[i]) + trace[:n]
+    assert given.prompt[i, -1] == (trace[n - 1] if n else t.equals)
+    assert given.trace[i, : len(trace) - n].tolist() == trace[n:]
+    assert given.prompt_length[i] == plain.prompt_length[i] + n
+    assert given.trace_length[i] == plain.trace_length[i] - n
+    assert whole[i, : len(trace)].tolist() == trace and not np.any(whole[i, len(trace) :] != t.pad)
 
 
 @in_both_forms

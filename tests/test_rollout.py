@@ -63,14 +63,14 @@ def log_softmax(logits):
 def test_log_probs_equal_teacher_forced_ones(temperature):
   """Catches log-probabilities of another distribution than the tempered one that was sampled.
 
-  Also catches other columns than learning evaluates. Every token is compared, `pad` included.
+  Also catches other columns than learning evaluates, and padding among what is said.
   """
   got = sample(prompts(), temperature=temperature)
   log_probs = log_softmax(teacher_forced_logits(prompts(), got) / temperature)
   want = np.take_along_axis(log_probs, got.tokens[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(got.log_probs[got.mask], want[got.mask], atol=1e-4)
   drawn = got.tokens[got.mask]
-  assert np.any(drawn == PAD) and np.any(drawn == END) and np.any(got.mask[:, -1])
+  assert not np.any(drawn == PAD) and np.any(drawn == END) and np.any(got.mask[:, -1])
   assert np.max(np.abs(got.log_probs[got.mask] + np.log(VOCAB))) > 0.5
 
 

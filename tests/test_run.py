@@ -100,6 +100,19 @@ def test_leaks_are_refused(tmp_path, where):
   assert not (tmp_path / 'w').exists()
 
 
+def test_leaks_behind_a_prefix_are_refused(tmp_path):
+  """Training on what is reported as unseen, in traces whose first step is dry."""
+  config = tiny()
+  config.supports.leak = default.support(pool='test', depths=(1, 2), prefix=1)
+  config.eval.splits = {'deeper': 'deeper', 'atoms': 'atoms', 'seen': 'sft'}
+  config.eval.curve = ()
+  config.contrasts = ()
+  config.stages.rl.data = ('leak', 'atoms')
+  message = r'eval.splits.deeper: \d+ of its compositions are in training data leak'
+  with pytest.raises(LeakError, match=message):
+    compgen_jax.run(config, tmp_path / 'w')
+
+
 def test_supports_too_small_for_what_is_asked(tmp_path):
   """K compositions of a support that has fewer, filled up with repetitions."""
   message = 'supports.sft: at least 50000 compositions of depth 1 wanted, 12 found'

@@ -13,10 +13,10 @@ from tests.models import quick_jit
 
 
 def test_traces_are_predicted_and_nothing_else():
-  """Catches prompts or padding that are predicted, letters of dry problems that are, a label
-  shifted by a column, and sources of different width or size averaged source by source: loss and
-  gradient are those of the mean over all trace tokens; of dry problems over the markers, by the
-  model's choice among these."""
+  """Catches prompts or padding that are predicted, letters of dry steps that are, a label shifted
+  by a column, and sources of different width or size averaged source by source: loss and gradient
+  are those of the mean over all trace tokens; of dry columns over the markers, by the model's
+  choice among these."""
   setup = Setup(m.TASK_OF_MODEL, m.MODEL, optax.sgd(1.0), ())
   batch, _ = m.golden()
 

@@ -7,6 +7,7 @@ import pytest
 
 from compgen_jax import show
 from compgen_jax.config import ConfigError, from_config_dict
+from configs import default
 from tests.experiments import tiny
 
 PROBLEM = 'bca dd: earlier reverse, merge successor'
@@ -20,6 +21,19 @@ def test_problems_of_every_split():
   lines = show.show(from_config_dict(tiny()), n=2).splitlines()
   assert [line[4:] for line in lines if line.startswith('---')] == TITLES
   assert sum(line.startswith('solve ') for line in lines) == 2 * len(TITLES)
+
+
+def test_splits_with_a_prefix():
+  """One split that can't be shown and hides all others, or is shown without its dry steps."""
+  config = tiny()
+  config.supports.late = default.support(pool='test', depths=(2,), prefix=1)
+  config.eval.splits.late = 'late'
+  config = from_config_dict(config)
+  lines = [line[4:] for line in show.show(config, n=1).splitlines() if line.startswith('---')]
+  skipped = 'late is not shown: its problems begin with dry steps'
+  assert sorted(lines) == sorted([*TITLES, skipped])
+  with pytest.raises(ConfigError, match="support='late': its problems begin with dry steps"):
+    show.show(config, split='late')
 
 
 def test_a_model_beside_the_golden_traces(sft_run):

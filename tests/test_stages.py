@@ -10,6 +10,7 @@ import compgen_jax
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import CheckpointError, DivergedError
 from compgen_jax.experiment import platform, run, stages
+from configs import default
 from tests.experiments import history, tiny, trained_files
 
 STAGES = ('sft', 'rl', 'rft')
@@ -122,10 +123,26 @@ def test_groups(finished, tmp_path, monkeypatch, side_by_side):
 def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
   """NaN that is trained on, saved or evaluated."""
   config = tiny(sft__warmup=0, sft__lr=1.0, optimizer__muon_scale=1e38)
-  with pytest.raises(DivergedError, match='sft: NaN or infinity within updates'):
+  with pytest.raises(DivergedError, match='sft: within updates 1 to 3 there was NaN or inf'):
     compgen_jax.run(config, tmp_path / 'w')
   folder = tmp_path / 'w/stages/sft/seed-0'
   assert folder.exists() and not (folder / 'evaluation.json').exists()
+
+
+def test_sampler_and_learner_apart_stop_the_run(finished, tmp_path):
+  """Learning from other log-probabilities than were sampled, unnoticed; and a limit that another
+  stage has."""
+  workdir, _ = finished
+  gaps = [row['log_prob_gap'] for row in history(workdir, 'rl')]
+  assert 0.0 < max(gaps) < 1e-3
+  shutil.copytree(workdir, tmp_path / 'w')
+  config = tiny()
+  config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), max_log_prob_gap=1e-12)
+  message = 'strict: within updates 1 to 3 sampler and learner were .* nats apart'
+  with pytest.raises(DivergedError, match=message) as e:
+    compgen_jax.run(config, tmp_path / 'w')
+  assert '\n' not in str(e.value)
+  assert not list((tmp_path / 'w/stages/strict').glob('seed-0/checkpoints/*'))
 
 
 def test_an_unreadable_checkpoint_is_one_line(finished, tmp_path):

@@ -1,9 +1,6 @@
-"""Supports: exact membership, exact finite tables, honest depth, and uniform sampling."""
+"""Supports: exact membership, honest depth, uniform sampling, and dry steps before it."""
 
 import collections
-import dataclasses
-import functools
-import itertools
 import random
 
 import jax
@@ -12,48 +9,17 @@ import pytest
 
 from compgen_jax.task import modules, support, tables
 from tests import helpers, reference
-
-TASK = helpers.task()
-DEFAULT_POOLS = helpers.pools()
-# Few enough modules that all compositions of depth 2 can be listed.
-SMALL = helpers.task(
-  routings=('previous', 'earlier', 'merge', 'first_input'), skills=('reverse', 'fork', 'climb')
+from tests.supports import (
+  DEFAULT_POOLS,
+  SMALL,
+  TASK,
+  assert_uniform,
+  build,
+  contains,
+  draw,
+  draw_steps,
+  listed,
 )
-
-
-@functools.cache
-def build(t=TASK, p=DEFAULT_POOLS, **changes) -> support.Support:
-  return tables.build('a_name', helpers.support_config(**changes), t, p)
-
-
-@functools.cache
-def _draw(s: support.Support):
-  return helpers.batched(
-    lambda i: s.sample_composition(jax.random.fold_in(jax.random.key(0), i)), rows=4096
-  )
-
-
-def draw(s: support.Support, n: int):
-  """`n` compositions as tuples of (routing name, skill name)."""
-  return helpers.steps(_draw(s)(np.arange(n)), s.task)
-
-
-@functools.cache
-def _contains(s: support.Support):
-  return helpers.batched(s.contains, rows=4096)
-
-
-def contains(s: support.Support, rows, depth_cap=6) -> np.ndarray:
-  return _contains(s)(helpers.composition(rows, s.task, depth_cap))
-
-
-def listed(t, depth, pool, p=DEFAULT_POOLS) -> set:
-  """All live compositions of a depth in a pool, by the reference."""
-  routings, skills = modules.names(t.routing_inventory), modules.names(t.skill_inventory)
-  rows = itertools.product(itertools.product(routings, skills), repeat=depth)
-  live = [row for row in rows if reference.is_live(row)]
-  return {row for row in live if depth == 1 or helpers.pool_by_reference(row, p) == pool}
-
 
 # Liveness -----------------------------------------------------------------------------------------
 
@@ -142,125 +108,7 @@ def test_contains_equals_reference(changes):
   np.testing.assert_allclose(shares, 1 / len(c.depths), atol=0.05)
 
 
-def test_finite_support_is_exact():
-  """Catches a table with repetitions, with another number of compositions than asked for, with
-  unequal shares of the depths, outside its pool, or a membership test that is not exactly its
-  table."""
-  s = build(compositions=301)
-  rows = helpers.steps(s.table, TASK)
-  assert len(rows) == len(set(rows)) == 301
-  assert collections.Counter(map(len, rows)) == {1: 101, 2: 100, 3: 100}
-  assert all(
-    reference.is_live(row)
-    and (len(row) == 1 or helpers.pool_by_reference(row, DEFAULT_POOLS) == 'sft')
-    for row in rows
-  )
-  assert contains(s, rows).all()
-  others = [row for row in draw(build(), 3000) if row not in set(rows)]
-  assert len(others) > 1000 and not contains(s, others).any()
-  near = [row[:-1] + ((row[-1][0], 'reverse'),) for row in rows]
-  near += [row[:-1] for row in rows if len(row) > 1]
-  for depth_cap in (3, 8):
-    np.testing.assert_array_equal(contains(s, near, depth_cap), [row in set(rows) for row in near])
-  assert set(draw(s, 4096)) == set(rows)
-
-
-def test_finite_support_depends_on_config_and_salt_only():
-  """Catches a table that moves between runs, or that ignores the salt."""
-  first = helpers.steps(build(compositions=301).table, TASK)
-  config = helpers.support_config(compositions=301)
-  again = tables.build('other_name', config, TASK, helpers.pools())
-  salted = tables.build('other_name', config, TASK, helpers.pools(salt=1))
-  assert helpers.steps(again.table, TASK) == first
-  assert set(helpers.steps(salted.table, TASK)) != set(first)
-
-
-def test_a_whole_support_can_be_a_table():
-  """Catches a search that overlooks compositions: as many as there are can be asked for, and not
-  one more."""
-  everything = listed(SMALL, 2, 'sft')
-  s = build(SMALL, depths=(2,), compositions=len(everything))
-  assert set(helpers.steps(s.table, SMALL)) == everything
-  too_many = f'{len(everything) + 1} compositions of depth 2'
-  with pytest.raises(tables.EmptySupportError, match=too_many):
-    build(SMALL, depths=(2,), compositions=len(everything) + 1)
-
-
-@pytest.mark.parametrize('changes', [
-    dict(depths=(1, 2, 3), compositions=2),  # some depth would have none
-    dict(without_skills=('reverse', 'fork', 'climb')),
-    dict(with_skills=('fork',), without_skills=('fork',)),
-    dict(depths=(1, 2), without_routings=('previous', 'merge')),  # at depth 2, nothing is live
-    dict(depths=(2,), pool='validation', p=helpers.pools(validation=0.0, sft=0.5)),
-], ids=str)  # fmt: skip
-def test_impossible_supports_raise(changes):
-  """Catches a support that would sample forever, or silently hold fewer compositions than asked
-  for."""
-  with pytest.raises(tables.EmptySupportError, match='supports.a_name'):
-    build(SMALL, **changes)
-
-
-@pytest.mark.parametrize('compositions', [0, 301])
-def test_sample_at_depth(compositions):
-  """Catches a depth, a finite support's row, or a number of columns that is not the one asked
-  for."""
-  s = build(compositions=compositions)
-  rows = tables.sample_at_depth(s, jax.random.key(0), 2, 2000, 4)
-  assert rows.routing.shape == rows.skill.shape == (2000, 4)
-  assert np.all(rows.depth == 2) and np.all(s.contains_all(rows))
-  assert not np.any(rows.routing[:, 2:]) and not np.any(rows.skill[:, 2:])
-  distinct = len(set(helpers.steps(rows, TASK)))
-  assert distinct == 100 if compositions else distinct > 1800
-
-
-# Overlap ------------------------------------------------------------------------------------------
-
-
-def test_shared_counts_compositions_by_content():
-  """Catches compositions that are compared by index, beyond their depth, or by their first steps
-  only."""
-  some, deeper = build(compositions=301), build(depths=(4, 5), compositions=60)
-  test = build(pool='test', depths=(2, 3), compositions=60)
-  few = dataclasses.replace(some, table=jax.tree.map(lambda x: x[::3], some.table))
-  wider = dataclasses.replace(few, table=support.with_cap(few.table, 6))
-  assert tables.shared(some, some) == 301
-  assert tables.shared(some, test) == tables.shared(some, deeper) == 0
-  assert tables.shared(some, few) == tables.shared(few, some) == 101
-  assert tables.shared(some, wider) == tables.shared(wider, few) == 101
-  # The same compositions in a task that has its modules in another order.
-  t = helpers.task(
-    routings=modules.names(TASK.routing_inventory)[::-1],
-    skills=modules.names(TASK.skill_inventory)[::-1],
-  )
-  table = helpers.composition(helpers.steps(few.table, TASK), t, 5)
-  turned = dataclasses.replace(few, task=t, table=table)
-  assert tables.shared(some, turned) == 101
-  same_indices = dataclasses.replace(few, task=t)
-  assert tables.shared(some, same_indices) < 20
-
-
-def test_shared_equals_membership():
-  """Catches a composition that only one of `shared` and `contains_all` finds in a support."""
-  a = build(SMALL, depths=(1, 2), compositions=24)
-  b = build(SMALL, helpers.pools(salt=1), depths=(1, 2), compositions=20)
-  assert 0 < tables.shared(a, b) == np.sum(a.contains_all(b.table)) < 20
-
-
-def test_shared_needs_finite_supports():
-  """Catches a count of zero for a support that lists no compositions but holds many."""
-  with pytest.raises(ValueError, match='not finite'):
-    tables.shared(build(compositions=301), build())
-
-
 # Sampling -----------------------------------------------------------------------------------------
-
-
-def assert_uniform(counts, expected) -> None:
-  """The chi-square statistic of the counts is within six standard deviations of its mean."""
-  counts = np.asarray(counts)
-  chi_square = np.sum((counts - expected) ** 2 / expected)
-  degrees = counts.size - 1
-  assert chi_square < degrees + 6 * np.sqrt(2 * degrees)
 
 
 def test_uniform_over_the_compositions_of_a_depth():
@@ -321,7 +169,7 @@ def test_sampled_problems(sft_problems):
   table = np.zeros((t.n_skills, 8))
   np.add.at(table, (problems.composition.skill[:, 0], problems.values.letters[:, 1, 0]), 1)
   assert_uniform(table, n / table.size)
-  assert not problems.dry.any()
+  assert not np.any(problems.dry)
 
 
 def test_dry_supports_sample_dry_problems():
@@ -329,9 +177,95 @@ def test_dry_supports_sample_dry_problems():
   s = build(SMALL, dry=True, depths=(2,), compositions=5)
   keys = jax.random.split(jax.random.key(0), 64)
   problems = jax.device_get(jax.jit(jax.vmap(lambda k: helpers.sample(s, k)))(keys))
-  assert problems.dry.all()
+  assert np.all(problems.dry == 2)
   inputs = [helpers.decode(jax.tree.map(lambda x: x[:, i], problems.values)) for i in (0, 1)]
   rows = zip(helpers.steps(problems.composition, SMALL), zip(*inputs))
   t = helpers.reference_task(SMALL)
   right = [reference.execute(reference.Problem(*row), t)[0][-1] for row in rows]
   assert np.mean([a == b for a, b in zip(helpers.decode(problems.answer), right)]) < 0.1
+
+
+# Prefixes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('compositions', [0, 61])
+def test_prefixes(compositions):
+  """Catches a real part that is not of the support, a whole list of another pool, a number of dry
+  steps with a preference, and modules that are left out but shown in a prefix."""
+  n = 20_000
+  s = build(prefix=3, compositions=compositions, depths=(1, 2), without_skills=('fork',))
+  rows, n_dry = draw_steps(s, n)
+  real = [row[k:] for row, k in zip(rows, n_dry)]
+  assert contains(s, real).all()
+  assert {helpers.pool_by_reference(row, s.pools) for row in rows if len(row) > 1} == {'sft'}
+  assert_uniform(np.bincount(n_dry), n / 4)
+  before = collections.Counter(skill for row, k in zip(rows, n_dry) for _, skill in row[:k])
+  assert len(before) == 23 and 'fork' not in before
+  assert_uniform(list(before.values()), before.total() / 23)
+  for k in (0, 3):
+    depth = np.array([len(row) for row in real])[n_dry == k]
+    assert abs(np.mean(depth == 1) - (30 + 1) / 61) < 0.05
+
+
+def test_no_prefix_draws_what_it_always_drew():
+  """Catches a prefix that changes a support's compositions: table, real parts, membership stay."""
+  for compositions in (0, 61):
+    plain, late = (build(prefix=k, compositions=compositions) for k in (0, 2))
+    rows, n_dry = draw_steps(late, 500)
+    assert [row[k:] for row, k in zip(rows, n_dry)] == draw(plain, 500)
+    assert draw_steps(plain, 500)[0] == draw(plain, 500)
+    if compositions:
+      jax.tree.map(np.testing.assert_array_equal, late.table, plain.table)
+
+
+def test_prefixes_that_do_not_exist():
+  """Catches a search without end: with few modules, no dry step may bring a list into the pool.
+  Then, and only then, there is none."""
+  s = build(SMALL, pool='validation', prefix=1, depths=(2,))
+  rows, n_dry = draw_steps(s, 2000)
+  shares = collections.defaultdict(list)
+  for row, k in zip(rows, n_dry):
+    shares[row[k:]].append(k)
+  steps = list(listed(SMALL, 1, 'validation'))
+  possible = {
+    real: any(helpers.pool_by_reference((*step, *real), s.pools) == 'validation' for step in steps)
+    for real in shares
+  }
+  assert 0 < sum(possible.values()) < len(possible)
+  for real, counts in shares.items():
+    assert (0.2 < np.mean(counts) < 0.8) if possible[real] else not any(counts)
+
+
+def test_shows_what_a_problem_can_hold():
+  """Catches a list of dry and real steps that a search for leaks overlooks, or one it invents."""
+  s = build(prefix=2, compositions=300, depths=(2, 3), without_skills=('fork',))
+
+  def shows(rows):
+    return np.asarray(s.shows_all(helpers.composition(rows, s.task, 6)))
+
+  rows, n_dry = draw_steps(s, 2000)
+  assert shows(rows).all() and shows([row[k:] for row, k in zip(rows, n_dry)]).all()
+  assert not contains(s, [row for row, k in zip(rows, n_dry) if k == 2 or len(row) > 3]).any()
+  # One dry step more than there can be; a module that no prefix has; another pool.
+  step = ('merge', 'reverse')
+  assert not shows([(step, *row) for row, k in zip(rows, n_dry) if k == 2 and len(row) == 5]).any()
+  late = [row for row, k in zip(rows, n_dry) if k == 1]
+  assert not shows([((row[0][0], 'fork'), *row[1:]) for row in late]).any()
+  others = [(step, *row[1:]) for row in late]
+  in_pool = [helpers.pool_by_reference(row, s.pools) == 'sft' for row in others]
+  np.testing.assert_array_equal(shows(others), in_pool)
+  assert 0 < np.sum(in_pool) < len(others)
+
+
+def test_precede_all():
+  """Catches compositions that come back with another real part, or with steps that do not fit."""
+  s = build(pool='validation', prefix=2, depths=(3,))
+  real = tables.sample_at_depth(s, jax.random.key(0), 3, 300, 6)
+  whole, n_dry = s.precede_all(jax.random.key(1), real, 6)
+  rows = helpers.steps(whole, TASK)
+  assert [row[k:] for row, k in zip(rows, n_dry)] == helpers.steps(real, TASK)
+  assert whole.routing.shape == (300, 6) and set(n_dry) == {0, 1, 2}
+  assert {helpers.pool_by_reference(row, s.pools) for row in rows} == {'validation'}
+  plain, none = build(pool='validation', depths=(3,)).precede_all(jax.random.key(1), real, 6)
+  jax.tree.map(np.testing.assert_array_equal, plain, real)
+  assert not np.any(none)

@@ -18,13 +18,14 @@ from tests.models import N_CONTENT, N_INDICES, PAD, VOCAB, quick_jit
 KINDS = [
   dict(positions='segment', conv_width=4, tied=True),
   dict(positions='segment', conv_width=0, tied=False),
+  dict(positions='segment', conv_width=4, tied=True, address_markers=3),
   dict(positions='rope', conv_width=4, tied=False),
   dict(positions='rope', conv_width=0, tied=True),
   dict(positions='none', conv_width=4, tied=True),
   dict(positions='none', conv_width=0, tied=False),
 ]
 of_every_kind = pytest.mark.parametrize(
-  'kind', KINDS, ids=lambda k: f'{k["positions"]}-{k["conv_width"]}-{k["tied"]}'
+  'kind', KINDS, ids=lambda kind: '-'.join(map(str, kind.values()))
 )
 
 # All calls of `apply` have this shape, so that it is compiled once per model.
@@ -158,7 +159,7 @@ def test_addresses():
   m = models.model()
   tokens = jnp.asarray([[6, 0, 1, 7, 8, 2, 3, 4], [PAD, PAD, 9, 5, 5, 5, 5, 5]])
   markers, indices = m.addresses(tokens)
-  assert markers.tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
+  assert markers[..., 0].tolist() == [[6, 6, 6, 7, 8, 8, 8, 8], [PAD, PAD, 9, 9, 9, 9, 9, 9]]
   assert indices.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3, 4, N_INDICES - 1]]
 
 
@@ -167,18 +168,46 @@ def test_addresses_in_packed_rows():
   tokens = jnp.asarray([[6, 0, 1, 2, 7, 3, PAD, PAD]])
   document = jnp.asarray([[1, 1, 2, 2, 2, 2, 0, 0]])
   markers, indices = models.model().addresses(tokens, document)
-  assert markers.tolist() == [[6, 6, PAD, PAD, 7, 7, PAD, PAD]]
+  assert markers[..., 0].tolist() == [[6, 6, PAD, PAD, 7, 7, PAD, PAD]]
   assert indices.tolist() == [[0, 1, 1, 2, 0, 1, 0, 0]]
 
 
-def test_addresses_go_on_through_a_cache():
+def addresses_in_plain_python(tokens, document, n):
+  """The last n markers (`pad` before the document's start) and the index, column by column."""
+  out = []
+  for t, owner in enumerate(document):
+    start = t
+    while start > 0 and document[start - 1] == owner:
+      start -= 1
+    at = [c for c in range(start, t + 1) if tokens[c] >= N_CONTENT]
+    markers = [int(tokens[c]) for c in reversed(at)] + [PAD] * n
+    index = t - at[-1] if at else t - start + 1
+    out.append((markers[:n], min(index, N_INDICES - 1)))
+  return out
+
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_addresses_equal_plain_python(n):
+  """Catches a marker of another rank or of another document, and a start that is not `pad`."""
+  tokens = models.random_tokens(ROWS, 24, seed=3)
+  document = np.sort(np.random.default_rng(0).integers(1, 4, size=tokens.shape), axis=1)
+  addresses = models.model(address_markers=n).addresses
+  markers, indices = addresses(jnp.asarray(tokens), jnp.asarray(document))
+  for row in range(ROWS):
+    want = addresses_in_plain_python(tokens[row], document[row], n)
+    assert markers[row].tolist() == [found for found, _ in want]
+    assert indices[row].tolist() == [index for _, index in want]
+
+
+@pytest.mark.parametrize('n', [1, 3])
+def test_addresses_go_on_through_a_cache(n):
   """Catches addresses that start anew in decoding: in pieces of any size they are the whole's."""
-  m = models.model()
+  m = models.model(address_markers=n)
   tokens = jnp.asarray(
     [[6, 0, 1, 7, 8, 2, 3, 4, 4, 4, 4, 4, 9, 1], [6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 0]]
   )
   whole_markers, whole_indices = m.addresses(tokens)
-  for cuts in ([7], list(range(1, 14))):
+  for cuts in ([7], [3, 4, 12], list(range(1, 14))):
     markers, indices, last = [], [], None
     for piece in jnp.split(tokens, cuts, axis=1):
       piece_markers, piece_indices = m.addresses(piece, last=last)
@@ -187,6 +216,34 @@ def test_addresses_go_on_through_a_cache():
       indices.append(piece_indices)
     np.testing.assert_array_equal(jnp.concatenate(markers, axis=1), whole_markers)
     np.testing.assert_array_equal(jnp.concatenate(indices, axis=1), whole_indices)
+
+
+def test_every_marker_has_a_table_of_its_own():
+  """Catches tables that are shared or not read, and parameters that one marker does not need."""
+  m = models.model(address_markers=3)
+  params = models.params(m)
+  one = models.params(models.model(address_markers=1))['ends']
+  assert set(params['ends']) - set(one) == {'marker_1', 'marker_2'}
+  tokens = jnp.asarray([[6, 7, 8, 0, 9]])
+
+  def loss(ends):
+    return jnp.sum(m.apply(params | {'ends': ends}, tokens)[0, 3, :PAD] ** 2)
+
+  gradient = jax.grad(loss)(params['ends'])
+  read = [
+    np.flatnonzero(np.any(np.asarray(gradient[f'marker_{i}']) != 0, axis=1)).tolist()
+    for i in range(3)
+  ]
+  assert read == [[6, 7, 8], [6, 7, PAD], [6, PAD]]
+
+
+def test_padding_is_no_token():
+  """Catches a probability of padding: with or without a cache, tied or not."""
+  for kind in KINDS[:2]:
+    m, tokens = models.model(**kind), mixed_rows()
+    for logits in (logits_of(m, tokens), _cached(m, 8, COLUMNS)(models.params(m), tokens)):
+      assert np.all(np.exp(jax.nn.log_softmax(logits))[..., PAD] == 0.0)
+      assert np.all(np.isfinite(logits)) and np.all(logits[..., :PAD] > -1e3)
 
 
 # The cache ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 
 from compgen_jax import validation
 from compgen_jax.config import ConfigError, from_config_dict
+from configs import default
 from tests.experiments import plain, tiny
 
 
@@ -31,12 +32,14 @@ BAD_VALUES = (
   ({'pools__test': 0.9}, 'pools=', '= 1'),
   ({'pools__rl': 0.0}, 'pools.rl=0.0', 'between 0 and 1'),
   ({'model__positions': 'sinus'}, "model.positions='sinus'", 'segment | rope | none'),
+  ({'model__address_markers': 0}, 'model.address_markers=0', '1 or more'),
   ({'model__n_heads': 3}, 'model.n_heads=3', 'a divisor of model.d_model=16'),
   ({'model__dtype': 'float16'}, "model.dtype='float16'", 'float32 | bfloat16'),
   ({'optimizer__b2': 1.0}, 'optimizer.b2=1.0', 'below 1'),
   ({'rl__group': 1}, 'rl.group=1', '2 or more'),
   ({'rl__estimator': 'ppo'}, "rl.estimator='ppo'", 'reinforce | rloo | grpo | dr_grpo'),
   ({'rl__temperature': 0.0}, 'rl.temperature=0.0', 'above 0'),
+  ({'rl__max_log_prob_gap': 0.0}, 'rl.max_log_prob_gap=0.0', 'above 0'),
   ({'rl__reward': 'right'}, "rl.reward='right'", 'answer | strict | steps'),
   ({'rl__anchor': ('nothing',)}, "rl.anchor='nothing'", 'sft'),
   ({'rl__anchor': ('sft', 'sft')}, 'rl.anchor', 'without repetition'),
@@ -46,6 +49,8 @@ BAD_VALUES = (
   ({'rft__sampler': 'both'}, "rft.sampler='both'", 'parent | current'),
   ({'supports__rl__depths': (9,)}, 'supports.rl.depths=9', 'task.max_depth=3'),
   ({'supports__rl__depths': ()}, 'supports.rl.depths=()', 'at least one'),
+  ({'supports__rl__prefix': 2}, 'supports.rl.prefix=2', '0 to 1: task.max_depth minus'),
+  ({'supports__rl__prefix': -1}, 'supports.rl.prefix=-1', '0 to 1'),
   ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
   ({'supports__rl__without_skills': ALL_SKILLS}, 'without_skills', 'fewer than all 4'),
   ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),
@@ -84,6 +89,13 @@ def test_bad_values_are_named_in_one_line(changes, names, legal):
   """A value that can't work and is found out minutes later, or never."""
   message = message_of(plain(**changes))
   assert names in message and legal in message
+
+
+def test_dry_supports_have_no_prefix():
+  """A number of dry steps before problems that are dry as a whole."""
+  config = tiny()
+  config.supports.noise = default.support(depths=(1,), dry=True, prefix=1)
+  assert message_of(config).startswith('supports.noise.prefix=1: legal is 0 to 0')
 
 
 def test_unknown_modules_are_named_in_one_line():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from compgen_jax.task import verify
+from compgen_jax.task import latent, render, verify
 from tests import helpers, reference
 
 in_both_forms = pytest.mark.parametrize('form', ['explicit', 'compact'])
@@ -355,3 +355,35 @@ def test_any_number_of_columns():
     rows,
   )
   assert 0 < got.strict.mean() < 1
+
+
+@in_both_forms
+def test_dry_steps_are_not_judged(form):
+  """Catches dry letters that are called wrong, and real steps not judged by the dry ones before."""
+  t, n = helpers.task(trace=form), 400
+  steps = helpers.random_compositions(t, n, (3, 4), t.max_depth)
+  dry = (np.arange(n) % 3).astype(np.int32)
+
+  @jax.jit
+  @jax.vmap
+  def golden(key, steps, dry):
+    problem = latent.sample(key, steps, t, dry)
+    return problem, render.render(problem, t, t.max_depth)
+
+  problems, rendered = jax.device_get(golden(jax.random.split(jax.random.key(0), n), steps, dry))
+  run = _verify_function(t)
+  step = np.arange(t.max_depth)
+  real = (step >= dry[:, None]) & (step < steps.depth[:, None])
+  got = run(problems, rendered.trace)
+  assert got.answer.all() and got.structure.all() and got.strict.all()
+  np.testing.assert_array_equal(got.operand_ok, real)
+  np.testing.assert_array_equal(got.result_ok, real)
+
+  # Another letter in the last result: wrong where the last step is real, whatever came before.
+  said = rendered.trace.copy()
+  ends = np.array([np.flatnonzero(row == t.equals)[0] - 1 for row in said])
+  said[np.arange(n), ends] = (said[np.arange(n), ends] + 1) % t.alphabet
+  got = run(problems, said)
+  assert got.answer.all() and got.structure.all() and not got.strict.any()
+  last = step == steps.depth[:, None] - 1
+  np.testing.assert_array_equal(got.result_ok, real & ~last)

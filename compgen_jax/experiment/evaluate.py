@@ -26,7 +26,7 @@ from compgen_jax.task import tables
 from compgen_jax.task.latent import Composition, Problem
 from compgen_jax.task.pools import replicate_salt
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support, SupportConfig, step_cap
+from compgen_jax.task.support import Support, step_cap
 from compgen_jax.task.verify import Verdict
 from compgen_jax.task.vocab import TaskConfig
 
@@ -60,20 +60,20 @@ def pool(evaluations: list[Evaluation]) -> Pooled:
   )
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'task', 'step_cap'))
+@functools.partial(jax.jit, static_argnames=('prefix', 'task', 'step_cap'))
 def _problems(
   key: jax.Array,
   steps: Composition,
   dry_B: jax.Array,
-  config: SupportConfig,
+  prefix: int,
   task: TaskConfig,
   step_cap: int,
 ) -> tuple[Problem, Rendered]:
-  """Problems to be solved: their dry steps are given."""
+  """Problems to be solved: their dry steps, `prefix` at most, are given."""
   key_B = jax.random.split(key, steps.depth.shape[0])
-  dry = dry_B if config.prefix else 0
+  dry = dry_B if prefix else 0
   problems, rendered = batches.make(key_B, steps, dry, task, step_cap)
-  return problems, exploration.give(rendered, [config], task)[0]
+  return problems, exploration.give(rendered, prefix, step_cap, task)
 
 
 @functools.partial(jax.jit, static_argnames=('setup', 'n_tokens', 'given_width'))
@@ -176,7 +176,8 @@ class Evaluator:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
     task, cap = self._config.task, self._step_cap
     return {
-      cell: _problems(*drawn, self._support[cell], task, cap) for cell, drawn in self._drawn.items()
+      cell: _problems(*drawn, self._support[cell].prefix, task, cap)
+      for cell, drawn in self._drawn.items()
     }
 
   def sample(

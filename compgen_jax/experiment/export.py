@@ -19,7 +19,7 @@ def export(config: Any, support: str, n: int, path: str | os.PathLike) -> None:
 
   Args:
     config: a ConfigDict as made by configs/*.py, or the typed `Config`.
-    support: an entry of `config.supports` that is not dry.
+    support: an entry of `config.supports` that is not dry and has no prefix.
     n: how many.
     path: the file; what it held is replaced.
 

@@ -62,8 +62,9 @@ def draw(
   Problem i is a function of (seed, support, depth, i); seed None is the config's first. Every seed
   has supports of its own.
 
-  Raises: ConfigError: no such support, a dry one (its traces are noise), an empty one, or no such
-  depth.
+  Raises:
+    ConfigError: no such support, an empty one, one whose problems have dry steps (text can't tell
+      their noise from what a problem asks for), or no such depth.
   """
   seed = config.all_seeds[0] if seed is None else seed
   built = _solvable(config, support, seed)
@@ -91,9 +92,12 @@ def draw(
 
 
 def _solvable(config: Config, name: str, seed: int) -> Support:
-  solvable = [support for support, c in config.supports.items() if not c.dry]
+  solvable = [support for support, c in config.supports.items() if not (c.dry or c.prefix)]
   if name not in solvable:
-    kind = 'a dry support, whose traces are noise' if name in config.supports else 'no support'
+    kind = 'no support'
+    if name in config.supports:
+      dry = config.supports[name].dry
+      kind = 'a dry support, whose traces are noise' if dry else 'its problems begin with dry steps'
     raise ConfigError(f'support={name!r}: {kind}; legal is {" | ".join(solvable)}')
   return _build(name, config.supports[name], config.task, config.pools, seed)
 

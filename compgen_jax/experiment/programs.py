@@ -76,10 +76,10 @@ def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, .
 def updates(stage: Stage) -> Callable:
   """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
 
-  Arguments and results have a leading replicate axis; metrics are means over the n updates
-  (those in MAXIMA: maxima). n is
-  traced, so one program serves every number; the state is donated. With several devices the whole
-  loop runs inside one `shard_map`: devices meet only where a step sums over the batch.
+  Arguments and results have a leading replicate axis; metrics are means over the n updates (those
+  in MAXIMA: maxima). n is traced, so one program serves every number; the state is donated. With
+  several devices the whole loop runs inside one `shard_map`: devices meet only where a step sums
+  over the batch.
   """
   setup, config = stage.setup, stage.config.settings(stage.name)
   step = stage.config.kind(stage.name).step

@@ -88,7 +88,7 @@ class Trained:
     """The first n problems of a support of the config (of one of its depths); always the same ones.
 
     Raises:
-      ConfigError: no such support, a dry one, or none of its depths.
+      ConfigError: no such support, one with dry steps, or none of its depths.
     """
     return problems.draw(self.config, support, n, depth, self.seed)
 

@@ -14,7 +14,7 @@ from compgen_jax.model.rollout import Rollout, rollout
 from compgen_jax.task import render
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support, SupportConfig
+from compgen_jax.task.support import Support
 from compgen_jax.task.verify import Verdict, verify
 from compgen_jax.task.vocab import TaskConfig
 
@@ -119,21 +119,15 @@ def attempt(
   return jax.tree.map(in_order, out)
 
 
-def give(
-  rendered: Rendered, configs: list[SupportConfig], task: TaskConfig
-) -> tuple[Rendered, int]:
-  """Problems whose dry steps are given, and the most columns that are: see `render.give`.
+def give(rendered: Rendered, prefix: int, depth: int, task: TaskConfig) -> Rendered:
+  """Problems (leading axis Q) whose dry steps are given: see `render.give`.
 
-  Args:
-    rendered: leading axis Q, from supports of these configs.
-    configs: decide the widths.
-    task: the task.
+  They have at most `prefix` dry steps, and at most `depth` others.
   """
-  width = task.dry_width(max(config.prefix for config in configs))
-  if not width:
-    return rendered, 0
-  n_trace = task.trace_width(max(max(config.depths) for config in configs))
-  return jax.vmap(lambda r: render.give(r, width, n_trace, task))(rendered), width
+  if not prefix:
+    return rendered
+  width, n_trace = task.dry_width(prefix), task.trace_width(depth)
+  return jax.vmap(lambda r: render.give(r, width, n_trace, task))(rendered)
 
 
 def explore(
@@ -149,8 +143,9 @@ def explore(
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
   id_Q, problems, rendered = batches.draw(data_key, setup.sources, supports, setup)
-  configs = [source.config for source in setup.sources]
-  rendered, given_width = give(rendered, configs, setup.task)
+  prefix = max(source.config.prefix for source in setup.sources)
+  deepest = max(max(source.config.depths) for source in setup.sources)
+  rendered = give(rendered, prefix, deepest, setup.task)
   sampled, verdict = attempt(
     setup,
     params,
@@ -160,7 +155,7 @@ def explore(
     id_Q[:, None] * group + jnp.arange(group),
     n_tokens=rendered.trace.shape[1],
     temperature=temperature,
-    given_width=given_width,
+    given_width=setup.task.dry_width(prefix),
   )
   depth_B = jnp.repeat(problems.composition.depth - problems.dry, group)
   reward_B = REWARDS[reward](verdict, depth_B).astype(jnp.float32)

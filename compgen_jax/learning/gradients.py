@@ -50,9 +50,10 @@ def smallest_microbatch(setup: Setup, n_rows: int) -> int:
 def microbatches(setup: Setup, n_rows: int, n_active: Any) -> list[tuple[int, Any]]:
   """How the first `n_active` (may be traced) of `n_rows` rows are cut.
 
-  Returns: `(size, count)` pairs in the order in which they are worked off: microbatches of the
-    first size of `setup.microbatch_rows` as long as they can be filled, then of the next. The last
-    microbatch of the last size is filled up with inactive rows.
+  Returns:
+    `(size, count)` pairs in the order in which they are worked off: microbatches of the first size
+    of `setup.microbatch_rows` as long as they can be filled, then of the next. The last microbatch
+    of the last size is filled up with inactive rows.
   """
   if not setup.microbatch_rows:
     return [(n_rows, jnp.minimum(n_active, 1))]
@@ -70,12 +71,16 @@ def gradient(
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the sum of `loss` over this device's rows, microbatch after microbatch.
 
-  Args: loss: `(params, rows) -> (float32[], metrics)`, both sums over the rows given (metrics in
-  MAXIMA: the largest). params: where to differentiate. rows: pytree with a leading axis M. setup:
-  decides the microbatches. n_active: int32[]; only this many leading rows matter, the others are
-  skipped.
+  Args:
+    loss: `(params, rows) -> (float32[], metrics)`, both sums over the rows given (metrics in
+      MAXIMA: the largest).
+    params: where to differentiate.
+    rows: pytree with a leading axis M.
+    setup: decides the microbatches.
+    n_active: int32[]; only this many leading rows matter, the others are skipped.
 
-  Returns: `(grads, metrics)`, summed over the rows of this device.
+  Returns:
+    `(grads, metrics)`, of all rows of this device.
   """
   params = setup.model.unstack(params)
 

@@ -102,14 +102,19 @@ def surrogate(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Weighted sum over packed rows of the per-token objective: clipped policy gradient, KL, entropy.
 
-  Args: params: the policy's. rows: packed rows [M, T] (see `packing.pack_traces`) with
-  `old_log_prob`, `advantage`, `weight` float32. setup: holds the model. config: the stage's
-  settings. parent: the stage's initial parameters, for the KL term.
+  Args:
+    params: the policy's.
+    rows: packed rows [M, T] (see `packing.pack_traces`) with `old_log_prob`, `advantage`, `weight`
+      float32.
+    setup: holds the model.
+    config: the stage's settings.
+    parent: the stage's initial parameters, for the KL term.
 
-  Returns: The loss, and metrics `loss`, `clipped` and (where used) `kl`: weighted sums;
-  `log_prob_gap`, the largest difference between sampler and learner in the log-probability of a
-  token, in nats. (On the first update of a batch it is rounding; were it more, the gradient would
-  be of other samples.)
+  Returns:
+    The loss, and metrics: weighted sums `loss`, `clipped` and (where used) `kl`; `log_prob_gap`,
+    the largest difference between sampler and learner in the log-probability of a token, in nats.
+    (On the first update of a batch it is rounding. Were it more, the gradient would be of other
+    samples.)
   """
   counts_MxT = rows['weight'] > 0
 

@@ -22,17 +22,17 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 class ModelConfig:
   """Config section `model`: see configs/default.py for what each field means."""
 
-  d_model: int
-  n_layers: int
-  n_heads: int
-  d_ff: int
-  positions: str
-  address_markers: int
-  conv_width: int
-  tied: bool
-  dtype: str
-  remat: bool
-  scan_layers: bool
+  d_model: int = 64
+  n_layers: int = 2
+  n_heads: int = 2
+  d_ff: int = 256
+  positions: str = 'segment'
+  address_markers: int = 1
+  conv_width: int = 4
+  tied: bool = True
+  dtype: str = 'float32'
+  remat: bool = False
+  scan_layers: bool = False
 
 
 class Layout(NamedTuple):

@@ -131,13 +131,16 @@ class Model:
   ) -> tuple[jax.Array, jax.Array]:
     """The address of each column, from the tokens alone.
 
-    Args: tokens_BxT: int32. document_BxT: int32, the document of each column; None is one document
-    a row. last: the address before the first column, int32[B, I] and int32[B], where rows continue
-    from a cache.
+    Args:
+      tokens_BxT: int32.
+      document_BxT: int32, the document of each column; None is one document a row.
+      last: the address before the first column, int32[B, I] and int32[B], where rows continue from
+        a cache.
 
-    Returns: Markers int32[B, T, I]: that of the column's segment, the one before it, and so on;
-    `pad` where its document has none. And int32[B, T], the column's index in the segment (in the
-    document, before its first marker), at most `n_indices` - 1.
+    Returns:
+      Markers int32[B, T, I]: that of the column's segment, the one before it, and so on; `pad`
+      where its document has none. And int32[B, T], the column's index in the segment (in the
+      document, before its first marker), at most `n_indices` - 1.
     """
     column_T = jnp.arange(tokens_BxT.shape[1])
     marker_at_BxT = jax.lax.cummax(jnp.where(tokens_BxT >= self.n_content, column_T, -1), axis=1)

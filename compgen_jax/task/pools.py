@@ -30,11 +30,11 @@ class PoolConfig:
   (The salt of seed 0: see `replicate_salt`.)
   """
 
-  salt: int
-  test: float
-  validation: float
-  sft: float
-  rl: float
+  salt: int = 1
+  test: float = 0.2
+  validation: float = 0.1
+  sft: float = 0.35
+  rl: float = 0.35
 
 
 def _mix(h: jax.Array, x: jax.Array) -> jax.Array:

@@ -4,9 +4,9 @@ Every value has a label. The two inputs and the results carry consecutive labels
 random one and go round, so that a step at depth 5 looks like a step at depth 2. With labels A...,
 letters a..., for depth 2:
 
-prompt     solve A bca B dd  C earlier reverse  D merge successor  = explicit   C earlier reverse
-bca C acb   D merge successor acbdd D bdcee   = bdcee end compact    C earlier reverse C acb   D
-merge successor D bdcee   = bdcee end
+  prompt     solve A bca B dd  C earlier reverse  D merge successor  =
+  explicit   C earlier reverse bca C acb   D merge successor acbdd D bdcee   = bdcee end
+  compact    C earlier reverse C acb   D merge successor D bdcee   = bdcee end
 
 Prompt and trace name the steps in the same order. In both, what comes after step C is the label of
 the next step, or `=` if there is none. So a trace of any depth can be written by following the

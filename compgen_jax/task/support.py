@@ -26,21 +26,22 @@ from compgen_jax.task.pools import PoolConfig, in_pool
 from compgen_jax.task.vocab import TaskConfig
 
 _DRAWN_AT_A_TIME = 8  # compositions, because many lie outside the support
+_MOST_PREFIX_DRAWS = 64  # after so many, no choice of dry steps is taken to be in the pool
 
 
 @dataclasses.dataclass(frozen=True)
 class SupportConfig:
   """One entry of config section `supports`: see configs/default.py for what each field means."""
 
-  depths: tuple[int, ...]
-  pool: str
-  compositions: int
-  without_skills: tuple[str, ...]
-  without_routings: tuple[str, ...]
-  with_skills: tuple[str, ...]
-  with_routings: tuple[str, ...]
-  dry: bool
-  prefix: int
+  depths: tuple[int, ...] = (2, 3)
+  pool: str = 'sft'
+  compositions: int = 0
+  without_skills: tuple[str, ...] = ()
+  without_routings: tuple[str, ...] = ()
+  with_skills: tuple[str, ...] = ()
+  with_routings: tuple[str, ...] = ()
+  dry: bool = False
+  prefix: int = 0
 
 
 def step_cap(config: SupportConfig) -> int:
@@ -188,10 +189,11 @@ class Support:
     """Puts dry steps before a composition.
 
     Their number is uniform in 0 to `prefix`; their modules are uniform over those whose whole list
-    is in the support's pool (by rejection). In a dry support all steps are dry.
+    is in the support's pool (by rejection). With a small inventory there may be none: then no step
+    is dry. In a dry support all steps are dry.
 
-    Returns: The whole list of steps, arrays of `step_cap` steps, and how many of them are dry,
-    int32[].
+    Returns:
+      The whole list of steps, arrays of `step_cap` steps, and how many of them are dry, int32[].
     """
     real = with_cap(real, self.step_cap)
     if not self.config.prefix:
@@ -216,8 +218,14 @@ class Support:
       first = jnp.argmax(fits)
       return i + 1, jax.tree.map(lambda x: x[first], lists), fits[first]
 
+    def goes_on(state):
+      i, _, found = state
+      return ~found & (i <= _MOST_PREFIX_DRAWS)
+
     start = (jnp.int32(1), real, jnp.bool_(False))
-    return jax.lax.while_loop(lambda state: ~state[2], draw, start)[1], n_dry
+    _, steps, found = jax.lax.while_loop(goes_on, draw, start)
+    steps = jax.tree.map(lambda whole, alone: jnp.where(found, whole, alone), steps, real)
+    return steps, jnp.where(found, n_dry, 0)
 
   def sample_steps(self, key: jax.Array) -> tuple[Composition, jax.Array]:
     """All steps of one problem, and how many of them are dry: `sample_composition`, `precede`."""
@@ -249,8 +257,7 @@ class Support:
   def precede_all(
     self, key: jax.Array, compositions: Composition, cap: int
   ) -> tuple[Composition, np.ndarray]:
-    """`precede` of each composition (leading axis B), made on the host: numpy, arrays of `cap`
-    steps."""
+    """`precede` of each composition (leading axis B): numpy arrays of `cap` steps."""
     if not self.config.prefix:
       return with_cap(compositions, cap), np.zeros_like(compositions.depth)
     whole, n_dry = jax.device_get(_precede_all(self, key, compositions))

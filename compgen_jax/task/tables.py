@@ -32,7 +32,8 @@ def build(
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
   config and on the replicate's salt alone.
 
-  Raises: EmptySupportError: no composition (or too few) of some depth fits the config.
+  Raises:
+    EmptySupportError: no composition (or too few) of some depth fits the config.
   """
   n_depths = len(config.depths)
   whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))

@@ -32,15 +32,15 @@ def _pick(registry: Sequence[Module], names: Sequence[str]) -> tuple[Module, ...
 class TaskConfig:
   """The task (config section `task`): see configs/default.py for what each field means."""
 
-  alphabet: int
-  width: int
-  min_input: int
-  max_input: int
-  max_depth: int
-  n_labels: int
-  trace: str
-  skills: tuple[str, ...]
-  routings: tuple[str, ...]
+  alphabet: int = 8
+  width: int = 6
+  min_input: int = 3
+  max_input: int = 4
+  max_depth: int = 6
+  n_labels: int = 10
+  trace: str = 'explicit'
+  skills: tuple[str, ...] = ()
+  routings: tuple[str, ...] = ()
 
   def resolved(self) -> 'TaskConfig':
     """The same task with the names of all modules written out."""

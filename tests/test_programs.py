@@ -1,0 +1,70 @@
+"""Programs of a stage: what several updates in one dispatch report; whose randomness is whose."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compgen_jax.config import from_config_dict
+from compgen_jax.experiment import programs, run
+from compgen_jax.learning.kinds import KINDS, Kind
+from compgen_jax.learning.section import Section
+from compgen_jax.learning.state import Given
+from configs import default
+from tests.experiments import tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class CountConfig(Section):
+  """A kind that learns nothing and reports its updates."""
+
+  batch: int = 2
+
+
+def count(state, given, setup, config):
+  del given, setup, config
+  step = state.step.astype(jnp.float32)
+  metrics = {'loss': step, 'log_prob_gap': 1 / (1 + step), 'finite': step * 0 + 1}
+  return state._replace(step=state.step + 1), metrics
+
+
+def _stage(monkeypatch, tmp_path, n_replicates):
+  monkeypatch.setitem(KINDS, 'count', Kind(CountConfig, count))
+  config = tiny(contrasts=())
+  config.stages = {'count': default.stage('count', '', 10, ('sft',))}
+  config = from_config_dict(config)
+  return programs.build('count', config, run.build_setup(config, 1), tmp_path, n_replicates)
+
+
+@pytest.mark.parametrize('n_replicates', [1, 2])
+def test_metrics_of_several_updates(monkeypatch, tmp_path, n_replicates):
+  """Catches metrics of the last update alone, sums in place of means, and a maximum that is
+  averaged: a gap in one update of twenty must not look small."""
+  stage = _stage(monkeypatch, tmp_path, n_replicates)
+  params = programs.initial_params(stage.setup, tuple(range(n_replicates)))
+  state = programs.initial_state(stage.setup, params)
+  given = Given(jax.random.split(jax.random.key(0), n_replicates), params, {})
+  for n, loss, gap in ((4, 1.5, 1.0), (2, 4.5, 1 / 5)):
+    state, metrics = stage.advance(state, given, n)
+    np.testing.assert_allclose(metrics['loss'], [loss] * n_replicates)
+    np.testing.assert_allclose(metrics['log_prob_gap'], [gap] * n_replicates)
+  assert state.step.tolist() == [6] * n_replicates
+
+
+def test_a_seed_is_its_own(monkeypatch, tmp_path):
+  """Catches parameters that depend on which seeds they are made with, or that are the same for all;
+  and a purpose that draws what another does."""
+  setup = _stage(monkeypatch, tmp_path, 1).setup
+  both, second = programs.initial_params(setup, (3, 5)), programs.initial_params(setup, (5,))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-6), both, second)
+  tokens = both['ends']['token']
+  assert np.mean(tokens[0] == tokens[1]) < 0.01
+  keys = [
+    jax.random.key_data(programs.key_for(jnp.int32(seed), purpose)).tolist()
+    for seed in (0, 1)
+    for purpose in ('sft', 'rl', programs.INITIAL)
+  ]
+  assert len({tuple(key) for key in keys}) == 6
+  assert not programs.INITIAL.isidentifier()  # so no stage can be called so

@@ -1,0 +1,124 @@
+"""Supports made on the host: exact tables, samples of one depth, and what two have in common."""
+
+import collections
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from compgen_jax.task import modules, support, tables
+from tests import helpers, reference
+from tests.supports import DEFAULT_POOLS, SMALL, TASK, build, contains, draw, listed
+
+# Finite supports ----------------------------------------------------------------------------------
+
+
+def test_finite_support_is_exact():
+  """Catches a table with repetitions, with another number of compositions than asked for, with
+  unequal shares of the depths, outside its pool, or a membership test that is not exactly its
+  table."""
+  s = build(compositions=301)
+  rows = helpers.steps(s.table, TASK)
+  assert len(rows) == len(set(rows)) == 301
+  assert collections.Counter(map(len, rows)) == {1: 101, 2: 100, 3: 100}
+  assert all(
+    reference.is_live(row)
+    and (len(row) == 1 or helpers.pool_by_reference(row, DEFAULT_POOLS) == 'sft')
+    for row in rows
+  )
+  assert contains(s, rows).all()
+  others = [row for row in draw(build(), 3000) if row not in set(rows)]
+  assert len(others) > 1000 and not contains(s, others).any()
+  near = [row[:-1] + ((row[-1][0], 'reverse'),) for row in rows]
+  near += [row[:-1] for row in rows if len(row) > 1]
+  for depth_cap in (3, 8):
+    np.testing.assert_array_equal(contains(s, near, depth_cap), [row in set(rows) for row in near])
+  assert set(draw(s, 4096)) == set(rows)
+
+
+def test_finite_support_depends_on_config_and_salt_only():
+  """Catches a table that moves between runs, or that ignores the salt."""
+  first = helpers.steps(build(compositions=301).table, TASK)
+  config = helpers.support_config(compositions=301)
+  again = tables.build('other_name', config, TASK, helpers.pools())
+  salted = tables.build('other_name', config, TASK, helpers.pools(salt=1))
+  assert helpers.steps(again.table, TASK) == first
+  assert set(helpers.steps(salted.table, TASK)) != set(first)
+
+
+def test_a_whole_support_can_be_a_table():
+  """Catches a search that overlooks compositions: as many as there are can be asked for, and not
+  one more."""
+  everything = listed(SMALL, 2, 'sft')
+  s = build(SMALL, depths=(2,), compositions=len(everything))
+  assert set(helpers.steps(s.table, SMALL)) == everything
+  too_many = f'{len(everything) + 1} compositions of depth 2'
+  with pytest.raises(tables.EmptySupportError, match=too_many):
+    build(SMALL, depths=(2,), compositions=len(everything) + 1)
+
+
+@pytest.mark.parametrize('changes', [
+    dict(depths=(1, 2, 3), compositions=2),  # some depth would have none
+    dict(without_skills=('reverse', 'fork', 'climb')),
+    dict(with_skills=('fork',), without_skills=('fork',)),
+    dict(depths=(1, 2), without_routings=('previous', 'merge')),  # at depth 2, nothing is live
+    dict(depths=(2,), pool='validation', p=helpers.pools(validation=0.0, sft=0.5)),
+], ids=str)  # fmt: skip
+def test_impossible_supports_raise(changes):
+  """Catches a support that would sample forever, or silently hold fewer compositions than asked
+  for."""
+  with pytest.raises(tables.EmptySupportError, match='supports.a_name'):
+    build(SMALL, **changes)
+
+
+@pytest.mark.parametrize('compositions', [0, 301])
+def test_sample_at_depth(compositions):
+  """Catches a depth, a finite support's row, or a number of columns that is not the one asked
+  for."""
+  s = build(compositions=compositions)
+  rows = tables.sample_at_depth(s, jax.random.key(0), 2, 2000, 4)
+  assert rows.routing.shape == rows.skill.shape == (2000, 4)
+  assert np.all(rows.depth == 2) and np.all(s.contains_all(rows))
+  assert not np.any(rows.routing[:, 2:]) and not np.any(rows.skill[:, 2:])
+  distinct = len(set(helpers.steps(rows, TASK)))
+  assert distinct == 100 if compositions else distinct > 1800
+
+
+# Overlap ------------------------------------------------------------------------------------------
+
+
+def test_shared_counts_compositions_by_content():
+  """Catches compositions that are compared by index, beyond their depth, or by their first steps
+  only."""
+  some, deeper = build(compositions=301), build(depths=(4, 5), compositions=60)
+  test = build(pool='test', depths=(2, 3), compositions=60)
+  few = dataclasses.replace(some, table=jax.tree.map(lambda x: x[::3], some.table))
+  wider = dataclasses.replace(few, table=support.with_cap(few.table, 6))
+  assert tables.shared(some, some) == 301
+  assert tables.shared(some, test) == tables.shared(some, deeper) == 0
+  assert tables.shared(some, few) == tables.shared(few, some) == 101
+  assert tables.shared(some, wider) == tables.shared(wider, few) == 101
+  # The same compositions in a task that has its modules in another order.
+  t = helpers.task(
+    routings=modules.names(TASK.routing_inventory)[::-1],
+    skills=modules.names(TASK.skill_inventory)[::-1],
+  )
+  table = helpers.composition(helpers.steps(few.table, TASK), t, 5)
+  turned = dataclasses.replace(few, task=t, table=table)
+  assert tables.shared(some, turned) == 101
+  same_indices = dataclasses.replace(few, task=t)
+  assert tables.shared(some, same_indices) < 20
+
+
+def test_shared_equals_membership():
+  """Catches a composition that only one of `shared` and `contains_all` finds in a support."""
+  a = build(SMALL, depths=(1, 2), compositions=24)
+  b = build(SMALL, helpers.pools(salt=1), depths=(1, 2), compositions=20)
+  assert 0 < tables.shared(a, b) == np.sum(a.contains_all(b.table)) < 20
+
+
+def test_shared_needs_finite_supports():
+  """Catches a count of zero for a support that lists no compositions but holds many."""
+  with pytest.raises(ValueError, match='not finite'):
+    tables.shared(build(compositions=301), build())
