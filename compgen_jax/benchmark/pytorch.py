@@ -34,7 +34,11 @@ def compare(config, shapes: list[tuple[int, int]], repeats: int) -> list[dict[st
   out = []
   for d_model, n_layers in shapes:
     written_there = dict(
-      model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32'
+      model__positions='segment',
+      model__address_markers=1,
+      model__conv_width=4,
+      model__tied=True,
+      model__dtype='float32',
     )
     written_there['sft__optimizer'] = 'adamw'
     work = Workload(at_shape(config, d_model, n_layers, **written_there), rows=512)
@@ -68,16 +72,19 @@ def _batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   dry = np.arange(rendered.trace.shape[1]) < rendered.dry_length[:, None]
   counted &= (rendered.trace >= work.task.alphabet) | ~dry
   tokens = np.concatenate([rendered.prompt, rendered.trace], axis=1)
-  weight = np.concatenate([np.zeros(rendered.prompt.shape, bool), counted], axis=1) / counted.sum()
+  no_prompt = np.zeros(rendered.prompt.shape, bool)
+  weight = np.concatenate([no_prompt, counted], axis=1) / counted.sum()
+  heads_only = np.concatenate([no_prompt, dry], axis=1)
   left = rendered.prompt.shape[1] - rendered.prompt_length
   width = int(np.max(rendered.prompt_length + rendered.trace_length))
   at = np.minimum(left[:, None] + np.arange(width), tokens.shape[1] - 1)
   real = np.arange(width) < (rendered.prompt_length + rendered.trace_length)[:, None]
   tokens = np.where(real, np.take_along_axis(tokens, at, axis=1), work.task.pad)
   weight = np.where(real, np.take_along_axis(weight, at, axis=1), 0.0).astype(np.float32)
+  heads_only = real & np.take_along_axis(heads_only, at, axis=1)
   heads, indices = jax.device_get(work.model._segments(jnp.asarray(tokens[:, :-1])))
-  batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], heads=heads, indices=indices,
-               heads_only=np.broadcast_to(rendered.dry[:, None], heads.shape))  # fmt: skip
+  batch = dict(token=tokens[:, :-1], target=tokens[:, 1:], weight=weight[:, 1:], indices=indices,
+               heads=heads[..., 0], heads_only=heads_only[:, 1:])  # fmt: skip
   document = (batch['token'] != work.task.pad).astype(np.int32)
   loss, _ = jax.jit(lambda p, b: sft.cross_entropy(p, b, work.base))(
     work.params, batch | dict(document=document)
@@ -127,7 +134,9 @@ def _step(torch, work: Workload, batch: dict[str, np.ndarray], our_loss: float, 
 
   def loss(p, data):
     z = logits(p, data)
-    barred = data['heads_only'][..., None] & (torch.arange(z.shape[-1]) < work.model.n_content)
+    token = torch.arange(z.shape[-1])
+    barred = data['heads_only'][..., None] & (token < work.model.n_content)
+    barred |= token == work.model.pad
     z = z.masked_fill(barred, -1e30).flatten(0, 1)
     return (
       F.cross_entropy(z, data['target'].flatten(), reduction='none') * data['weight'].flatten()
