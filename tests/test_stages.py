@@ -88,7 +88,7 @@ def test_a_replicate_of_several_is_the_run_of_its_seed(finished, one_by_one):
   assert_same_training(workdir, alone, seed=0)
   for stage in STAGES:
     a, b = (history(workdir, stage, seed)[0] for seed in (0, 1))
-    assert a['grad_norm'] != b['grad_norm']
+    assert a != b  # here nothing is earned, so what differs in `rl` is lengths and entropies
   summary = json.loads((workdir / 'summary.json').read_text())
   assert summary['contrasts'][0]['n_seeds'] == 2 and summary['contrasts'][0]['interval'] == 'seeds'
 
