@@ -171,7 +171,8 @@ def test_settings_by_flag(monkeypatch):
   )
   got, want = config.settings('compound'), config.kinds['rl']
   assert got == dataclasses.replace(want, lr=1e-3, anchor=('dry',), drop_no_signal=True)
-  assert config.settings('atomic') == want and want.lr == 4e-4
+  atomic = config.settings('atomic')
+  assert atomic.lr == 2e-4 and atomic.anchor == () and want.lr == 4e-4
   assert config.settings('sft_continued').lr == 4e-4 != config.settings('sft').lr
   with pytest.raises(ConfigError, match='stages.compound.settings.lr=2.0: legal is above 0'):
     _with_flags(monkeypatch, 'stages.compound.settings.lr=2')

@@ -36,7 +36,7 @@ class TaskConfig:
   width: int = 6
   min_input: int = 3
   max_input: int = 4
-  max_depth: int = 6
+  max_depth: int = 8
   n_labels: int = 10
   trace: str = 'explicit'
   skills: tuple[str, ...] = ()
