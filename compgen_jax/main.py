@@ -1,5 +1,7 @@
-"""Command line: python -m compgen_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
-[--config.seed=1 ...]"""
+"""Runs an experiment.
+
+python -m compgen_jax.main --config=configs/NAME.py --workdir=DIR [--config.seed=1 ...]
+"""
 
 from compgen_jax import command_line
 

@@ -92,9 +92,8 @@ def _main():
   )
   try:
     print(shown, flush=True)
-  except (
-    BrokenPipeError
-  ):  # the reader, `head` say, has seen enough; Python must not complain either
+  except BrokenPipeError:
+    # The reader, `head` say, has seen enough. Nor may Python complain when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

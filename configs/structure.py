@@ -1,9 +1,11 @@
-"""Which representation lets a trace's *structure* (right modules, right order, right length) reach
-unseen depths?
+"""Which representation lets traces reach unseen depths: their structure, and then their steps?
 
-  for what in segment rope none no_conv no_dry; do
+  for what in default one_marker no_prefix rope none no_conv no_dry; do
     case $what in
-      segment) change= ;;
+      default) change= ;;
+      one_marker) change=--config.model.address_markers=1 ;;
+      no_prefix)
+        change="--config.stages.sft.data=('sft','dry') --config.stages.sft.shares=(.75,.25)" ;;
       rope | none) change=--config.model.positions=$what ;;
       no_conv) change=--config.model.conv_width=0 ;;
       no_dry) change="--config.stages.sft.data=('sft',) --config.stages.sft.shares=(1.0,)" ;;
@@ -11,9 +13,9 @@ unseen depths?
     WORKDIR=runs/structure/$what launch/run.sh configs/structure.py $change
   done
 
-About 2 minutes each on 2 cores. The SFT stage of the quickstart, alone; read off
-`structure_accuracy` at depths 4 to 6, on the validation pool (results/NOTES.md has what was
-measured).
+A few minutes each on 2 cores. The SFT stage of the quickstart, alone, on the validation pool: read
+off `structure_accuracy` and `accuracy` at depths 4 to 8. (results/structure holds what was measured
+of some of these with one marker an address, 100 compositions and no prefix: see results/NOTES.md.)
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +27,7 @@ def get_config() -> ConfigDict:
   config = quickstart.get_config()
   config.experiment = 'structure'
   config.stages = ConfigDict({'sft': config.stages.sft})
-  config.supports.deeper = default.support(pool='validation', depths=(4, 5, 6))
+  config.supports.deeper = default.support(pool='validation', depths=(4, 5, 6, 7, 8))
   config.supports.unseen = default.support(pool='validation')
   config.eval.update(problems=512, pass_k=())
   config.contrasts = ()

@@ -158,7 +158,8 @@ def pack_traces(
     width: about T, which is the nearest multiple of the longest possible example.
     multiple, shard, n_shards: see `pack`.
 
-  Returns: `(rows, n_rows)`. `rows` holds arrays [M, T]: `token`, `target` (the token that follows),
+  Returns:
+    `(rows, n_rows)`. `rows` holds arrays [M, T]: `token`, `target` (the token that follows),
     `document`, and each of `features` at the column whose *target* it describes, zero where the
     target is in the prompt. `n_rows` int32[]: the number of rows in use.
   """
