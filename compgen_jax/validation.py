@@ -1,18 +1,16 @@
 """All checks of a config that single types can't make, and all that involve several fields."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compgen_jax.errors import ConfigError
 from compgen_jax.model.modules import DTYPES, POSITIONS
+from compgen_jax.schema import Config, stage_order
 from compgen_jax.task import modules
 from compgen_jax.task.pools import POOLS
 from compgen_jax.task.render import TRACES
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
 from compgen_jax.task.vocab import TaskConfig
-
-if TYPE_CHECKING:
-  from compgen_jax.config import Config
 
 
 def require(ok: bool, path: str, value: Any, legal: str) -> None:
@@ -48,7 +46,7 @@ def module_names(task: TaskConfig) -> None:
   _names('task.routings', task.routings, modules.names(ROUTINGS))
 
 
-def validate(config: 'Config') -> None:
+def validate(config: Config) -> None:
   """Raises ConfigError where a value, or a combination of values, can't work."""
   _task(config)
   _model(config)
@@ -59,7 +57,7 @@ def validate(config: 'Config') -> None:
   _contrasts(config)
 
 
-def _task(config: 'Config') -> None:
+def _task(config: Config) -> None:
   task, pools = config.task, config.pools
   one_of(task.trace, TRACES, 'task.trace')
   is_even = task.alphabet in range(6, 27, 2)
@@ -82,7 +80,7 @@ def _task(config: 'Config') -> None:
   require(abs(total - 1.0) < 1e-6, 'pools', total, 'test + validation + sft + rl = 1')
 
 
-def _model(config: 'Config') -> None:
+def _model(config: Config) -> None:
   model = config.model
   one_of(model.positions, POSITIONS, 'model.positions')
   one_of(model.dtype, DTYPES, 'model.dtype')
@@ -97,14 +95,14 @@ def _model(config: 'Config') -> None:
   require(can_rotate, 'model.n_heads', model.n_heads, legal)
 
 
-def _learning(config: 'Config') -> None:
+def _learning(config: Config) -> None:
   sections = {'optimizer': config.optimizer} | config.kinds
   for path, section in sections.items():
     for field, ok, legal in section.checks():
       require(ok, f'{path}.{field}', getattr(section, field), legal)
 
 
-def _supports(config: 'Config') -> None:
+def _supports(config: Config) -> None:
   deepest = config.task.max_depth
   require(bool(config.supports), 'supports', {}, 'at least one support')
   for name, support in config.supports.items():
@@ -131,7 +129,7 @@ def _supports(config: 'Config') -> None:
       require(not both, f'{path}.with_{kind}', wanted, f'names that without_{kind} does not hold')
 
 
-def _stages(config: 'Config') -> None:
+def _stages(config: Config) -> None:
   _at_least(0, seed=config.seed)
   for seed in config.seeds:
     require(seed >= 0, 'seeds', seed, '0 or more')
@@ -142,7 +140,7 @@ def _stages(config: 'Config') -> None:
   stage_order(config)
 
 
-def _stage(config: 'Config', name: str) -> None:
+def _stage(config: Config, name: str) -> None:
   stage, path, kind = config.stages[name], f'stages.{name}', config.kind(name)
   is_name = name.isidentifier() and len(name) <= 64
   require(is_name, path, name, 'letters, digits and underscores, 64 at most')
@@ -164,7 +162,7 @@ def _stage(config: 'Config', name: str) -> None:
   _settings(config, name)
 
 
-def _settings(config: 'Config', name: str) -> None:
+def _settings(config: Config, name: str) -> None:
   """A stage's settings, and what follows from them: how a batch is divided over its supports."""
   stage, settings, path = config.stages[name], config.settings(name), f'stages.{name}'
   for field, ok, legal in settings.checks():
@@ -183,40 +181,18 @@ def _settings(config: 'Config', name: str) -> None:
     require(even, field, settings.anchor_batch, legal)
 
 
-def settings_field(config: 'Config', stage: str, field: str) -> str:
+def settings_field(config: Config, stage: str, field: str) -> str:
   """Where a stage's setting was given: in the stage itself or in its kind's section."""
   own = field in config.stages[stage].settings
   return f'stages.{stage}.settings.{field}' if own else f'{config.stages[stage].kind}.{field}'
 
 
-def batch_field(config: 'Config', stage: str) -> str:
+def batch_field(config: Config, stage: str) -> str:
   """Where the number of problems in a stage's batch was given."""
   return settings_field(config, stage, config.settings(stage).batch_field)
 
 
-def stage_order(config: 'Config') -> tuple[str, ...]:
-  """Stage names such that every stage comes after the one it starts from.
-
-  Raises:
-    ConfigError: the stages start from one another in a circle.
-  """
-  order: list[str] = []
-  while len(order) < len(config.stages):
-    ready = [
-      name
-      for name, stage in config.stages.items()
-      if name not in order and (stage.init_from == '' or stage.init_from in order)
-    ]
-    if not ready:
-      stuck = sorted(set(config.stages) - set(order))
-      parent = config.stages[stuck[0]].init_from
-      circle = f'a circle through {", ".join(stuck)}'
-      raise ConfigError(f'stages.{stuck[0]}.init_from={parent!r}: {circle}')
-    order += ready
-  return tuple(order)
-
-
-def _eval(config: 'Config') -> None:
+def _eval(config: Config) -> None:
   ev, run = config.eval, config.run
   _at_least(2, eval__problems=ev.problems)
   legal = f'1 to eval.problems={ev.problems}'
@@ -238,7 +214,7 @@ def _eval(config: 'Config') -> None:
     require(1 <= k <= ev.pass_samples, 'eval.pass_k', k, legal)
 
 
-def _contrasts(config: 'Config') -> None:
+def _contrasts(config: Config) -> None:
   form = '(name, ((weight, arm, split, depth), ...))'
   for contrast in config.contrasts:
     ok = isinstance(contrast, tuple) and len(contrast) == 2 and isinstance(contrast[0], str)
@@ -257,7 +233,7 @@ def _contrasts(config: 'Config') -> None:
   _no_repetition('contrasts', tuple(name for name, _ in config.contrasts), 'names')
 
 
-def devices(config: 'Config', n_devices: int) -> int:
+def devices(config: Config, n_devices: int) -> int:
   """The number of devices that share a batch.
 
   Raises:

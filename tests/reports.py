@@ -4,7 +4,7 @@ import numpy as np
 
 from compgen_jax import config as config_lib
 from compgen_jax.experiment import files, summary
-from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.evaluate import Pooled
 from compgen_jax.statistics import wilson
 from configs import default
 
@@ -48,9 +48,9 @@ def make_run(folder, config, levels=ARMS, modules=MODULES, n=200):
   """(rows, result) as a run makes them, with accuracies about `levels`, and the learning curves."""
   rng = np.random.default_rng(0)
   evaluations, rows = {}, []
-  for arm in config_lib.stage_order(config):
+  for arm in config.stage_order:
     write_learning_curves(folder, config, arm, rng)
-    evaluations[arm] = Evaluation([], {})
+    evaluations[arm] = Pooled([], {})
     for split in config.ordered_splits:
       for depth in config.supports[config.eval.splits[split]].depths:
         p = levels[arm] if depth == 1 else levels[arm] ** (depth / 2)
@@ -74,16 +74,17 @@ def make_run(folder, config, levels=ARMS, modules=MODULES, n=200):
 
 
 def write_learning_curves(folder, config, arm, rng):
-  """The stage's metrics.jsonl."""
+  """The stage's metrics.jsonl of every seed."""
   stage = config.stages[arm]
-  history = []
-  for step in range(20, stage.steps + 1, 20):
-    row = {'step': step}
-    for metric, (start, end) in LEARNING.items():
-      level = start + (end - start) * step / stage.steps
-      row[metric] = [level + 0.02 * float(rng.normal()) for _ in config.all_seeds]
-    history.append(row)
-  files.write_jsonl(folder / 'stages' / arm / 'metrics.jsonl', history)
+  for seed in config.all_seeds:
+    history = []
+    for step in range(20, stage.steps + 1, 20):
+      row = {'step': step}
+      for metric, (start, end) in LEARNING.items():
+        level = start + (end - start) * step / stage.steps
+        row[metric] = level + 0.02 * float(rng.normal())
+      history.append(row)
+    files.write_jsonl(files.stage_folder(folder, arm, seed) / 'metrics.jsonl', history)
 
 
 def _curve_rows(label, steps, p, n):

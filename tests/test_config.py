@@ -14,14 +14,13 @@ from compgen_jax import config as config_lib
 from compgen_jax import typed
 from compgen_jax.config import (
   ConfigError,
-  RunConfig,
-  StageConfig,
   from_config_dict,
   from_json,
   to_dict,
 )
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
+from compgen_jax.schema import RunConfig, StageConfig
 from compgen_jax.task.support import SupportConfig
 from configs import default
 from tests.experiments import plain, tiny

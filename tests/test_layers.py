@@ -11,7 +11,7 @@ import compgen_jax
 
 PACKAGE = pathlib.Path(compgen_jax.__file__).parent
 COMMAND = {'config', 'errors', 'experiment', 'report', 'benchmark', 'command_line'}
-EXPERIMENT = {'experiment', 'config', 'errors', 'typed', 'statistics', 'verifier'}
+EXPERIMENT = {'experiment', 'config', 'schema', 'errors', 'typed', 'statistics', 'verifier'}
 EXPERIMENT |= {'task', 'model', 'learning', 'theory'}
 # A layer or one module of it ('experiment.run', for which it stands instead of its layer's entry)
 # -> the layers, or modules of layers, that it may import.
@@ -24,8 +24,9 @@ MAY_IMPORT = {
   'statistics': set(),
   'verifier': {'verifier'},
   'typed': {'errors'},
-  'validation': {'errors', 'config', 'task', 'model', 'learning'},
-  'config': {'config', 'errors', 'typed', 'validation', 'task', 'model', 'learning'},
+  'schema': {'errors', 'task', 'model', 'learning'},
+  'validation': {'errors', 'schema', 'task', 'model', 'learning'},
+  'config': {'errors', 'schema', 'typed', 'validation', 'learning'},
   'benchmark': {'benchmark', 'experiment', 'config', 'errors', 'task', 'model', 'learning'},
   'experiment': EXPERIMENT,
   'experiment.run': EXPERIMENT | {'report', 'validation'},

@@ -12,13 +12,13 @@ import pathlib
 from typing import Any
 
 from compgen_jax import typed
-from compgen_jax.config import Config, StageConfig
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import files
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.model.modules import ModelConfig
+from compgen_jax.schema import Config, StageConfig
 from compgen_jax.task.pools import PoolConfig
 from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
