@@ -130,14 +130,12 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
 
 
 def test_sampler_and_learner_apart_stop_the_run(finished, tmp_path):
-  """Learning from other log-probabilities than were sampled, unnoticed; and a limit that another
-  stage has."""
+  """Learning from other log-probabilities than were sampled, unnoticed."""
   workdir, _ = finished
-  gaps = [row['log_prob_gap'] for row in history(workdir, 'rl')]
-  assert 0.0 < max(gaps) < 1e-3
   shutil.copytree(workdir, tmp_path / 'w')
   config = tiny()
-  config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), max_log_prob_gap=1e-12)
+  # With a KL term, samples that earn nothing are learned from too.
+  config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), kl=0.1, max_log_prob_gap=1e-12)
   message = 'strict: within updates 1 to 3 sampler and learner were .* nats apart'
   with pytest.raises(DivergedError, match=message) as e:
     compgen_jax.run(config, tmp_path / 'w')

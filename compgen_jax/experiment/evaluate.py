@@ -193,7 +193,7 @@ class Evaluator:
       return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
 
     problems, rendered = jax.tree.map(pick, self.problems[split, depth])
-    n_tokens = task.trace_width(depth) + SLACK
+    n_tokens = task.trace_width(self._step_cap) + SLACK  # for all cells, which share a program
     given_width = task.dry_width(self._support[split, depth].prefix)
     return _attempt(
       params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
