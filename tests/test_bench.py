@@ -71,7 +71,7 @@ def test_packed_columns_are_those_of_the_batch():
     packed = work.packed(work.sft_rows, n_batches=1)
     key = jax.random.fold_in(work.key, 0)
   alone = dataclasses.replace(work.stage('sft').setup, devices=run.Devices())
-  rows, n_rows = jax.jit(lambda key: sft.golden_rows(key, alone.sources, alone))(key)
+  rows, n_rows = jax.jit(lambda key: sft.golden_rows(key, alone.sources, work.supports, alone))(key)
   assert packed.useful == np.sum(np.asarray(rows['document']) > 0)
   assert packed.width == rows['document'].shape[1]
   assert packed.columns == int(n_rows) * packed.width  # the last microbatches are single rows
@@ -253,9 +253,10 @@ def test_the_peer_gets_the_same_problems():
 
   work = Workload(from_config_dict(tiny()), 8)
   setup = dataclasses.replace(work.stage('sft').setup, devices=run.Devices())
-  packed, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, setup))(work.key)
+  rows_of = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.supports, setup))
+  packed, _ = rows_of(work.key)
   batch, loss = pytorch.golden_batch(work)
-  assert batch['token'].shape[0] == 8 and batch['marker'].shape == batch['token'].shape
+  assert batch['token'].shape[0] == 8 and batch['marker'].shape[:2] == batch['token'].shape
   np.testing.assert_allclose(np.sum(batch['weight']), 1.0, rtol=1e-5)
   expected, _ = jax.jit(lambda p: sft.cross_entropy(p, packed, setup))(work.params)
   np.testing.assert_allclose(loss, expected, rtol=1e-4)

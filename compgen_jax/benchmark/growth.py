@@ -46,6 +46,7 @@ def points(config: ConfigDict) -> list[Point]:
     for name in data:
       shallowest = 1 if typed.supports[name].dry else n - 1
       depths[f'supports__{name}__depths'] = tuple(range(shallowest, n + 1))
+      depths[f'supports__{name}__prefix'] = 0  # so that n is the depth cap
     return depths
 
   def only(n_skills, n_routings):
