@@ -27,6 +27,7 @@ SMALL = (  # a config and a compiler that do not take minutes
   "--config.task.skills=('reverse','climb','fold','squeeze')",
   "--config.task.routings=('previous','earlier','merge')",
   '--config.supports.sft.compositions=10',
+  '--config.supports.sft_prefixed.compositions=10',
   '--config.sft.optimizer=adamw',
   '--config.rl.optimizer=adamw',
 )
