@@ -52,6 +52,29 @@ def interval(per_seed: np.ndarray, per_item: np.ndarray) -> tuple[float, float, 
   return mean, mean - half, mean + half, 'problems'
 
 
+def pooled_share(successes_S: np.ndarray, n_S: np.ndarray) -> tuple[float, float, float, str]:
+  """A proportion pooled over seeds that contribute unequal numbers of trials, with its interval.
+
+  Seeds are clusters: the variance is that of a ratio estimator, k / (k - 1) sum_s (successes_s -
+  p n_s)² / n² over the k seeds with trials (Cochran 1977, section 11.9), with Student's t for k - 1
+  degrees of freedom. The interval is the wider of this one and Wilson's at each end, because few
+  seeds can agree by chance; with one seed it is Wilson's.
+
+  Returns:
+    (share, low, high, over); `over` is 'seeds' or 'problems'. Without trials the share is NaN.
+  """
+  n, n_seeds = float(np.sum(n_S)), int(np.sum(n_S > 0))
+  p = float(np.sum(successes_S) / n) if n else float('nan')
+  low, high = wilson(float(np.sum(successes_S)), int(n))
+  if n_seeds < 2:
+    return p, max(0.0, low), min(1.0, high), 'problems'
+  from scipy import special  # here, because it takes a fifth of a second of every start
+
+  variance = n_seeds / (n_seeds - 1) * np.sum((successes_S - p * n_S) ** 2) / n**2
+  half = float(special.stdtrit(n_seeds - 1, 0.975) * np.sqrt(variance))
+  return p, max(0.0, min(low, p - half)), min(1.0, max(high, p + half)), 'seeds'
+
+
 def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
   """The chance that one of k samples is right, estimated without bias from `samples` >= k of them.
 

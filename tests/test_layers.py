@@ -20,6 +20,7 @@ MAY_IMPORT = {
   'model': {'model'},
   'learning': {'learning', 'task', 'model'},
   'theory': {'theory', 'task'},
+  'theory.__main__': COMMAND,
   'errors': set(),
   'statistics': set(),
   'verifier': {'verifier'},

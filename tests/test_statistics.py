@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compgen_jax.statistics import interval, pass_at_k, wilson
+from compgen_jax.statistics import interval, pass_at_k, pooled_share, wilson
 
 
 def test_wilson_interval():
@@ -58,3 +58,23 @@ def test_pass_at_k_is_unbiased():
   rng = np.random.default_rng(0)
   correct_Q = rng.binomial(16, 0.1, size=20_000)
   assert pass_at_k(correct_Q, 16, 4) == pytest.approx(1 - 0.9**4, abs=5e-3)
+
+
+def test_pooled_share_weighs_seeds_by_their_trials():
+  """A mean of shares, or the interval of one big sample where seeds differ."""
+  right_S, n_S = np.array([90, 5, 0]), np.array([100, 50, 0])
+  share, low, high, over = pooled_share(right_S, n_S)
+  assert (share, over) == (pytest.approx(95 / 150), 'seeds')
+  half = 12.7062 * np.sqrt(2 * ((90 - 100 * share) ** 2 + (5 - 50 * share) ** 2)) / 150
+  assert half > 1 and (low, high) == (0.0, 1.0)  # two seeds this far apart say nothing
+  n_S = np.array([1000, 1000, 1000])
+  share, low, high, _ = pooled_share(np.array([520, 500, 480]), n_S)
+  half = 4.3027 * np.sqrt(1.5 * 2 * 20**2) / 3000
+  assert (low, high) == (pytest.approx(0.5 - half, rel=1e-4), pytest.approx(0.5 + half, rel=1e-4))
+
+
+def test_pooled_share_is_never_surer_than_its_trials():
+  """No width at 0 %, or where seeds agree by chance."""
+  assert pooled_share(np.array([0, 0]), np.array([50, 50]))[1:3] == wilson(0, 100)
+  assert pooled_share(np.array([5]), np.array([10])) == (0.5, *wilson(5, 10), 'problems')
+  assert np.isnan(pooled_share(np.array([0]), np.array([0]))[0])

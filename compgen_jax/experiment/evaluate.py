@@ -171,6 +171,12 @@ class Evaluator:
     names = ('problems', 'pass_k', 'pass_samples')
     return typed.plain({name: getattr(config.eval, name) for name in names} | {'splits': splits})
 
+  @property
+  def steps(self) -> dict[tuple[str, int], tuple[Composition, np.ndarray]]:
+    """(split, depth) -> all steps of its problems, and how many of each are dry (numpy, leading
+    axis)."""
+    return {cell: (drawn.steps, drawn.dry_B) for cell, drawn in self._drawn.items()}
+
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, Rendered]]:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
