@@ -1,8 +1,9 @@
 """Quickstart: SFT on a few compositions, then RL on compounds, RL on atoms, or more SFT.
 
-launch/run.sh
+  launch/run.sh
 
-Hardware: 2 CPU cores.
+Hardware: 2 CPU cores, 5.3 minutes a seed. Expected, in accuracy points (results/quickstart, seed
+0): RL on compounds minus SFT continued +8 on unseen compositions, +5 on deeper ones.
 
 No composition of more than three steps is trained on. Two things make depth beyond that a question
 of composing modules alone, and both are our instantiation: every token knows the last three markers
