@@ -14,14 +14,13 @@ from compgen_jax import verifier
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import files, problems, programs, run, stages
+from compgen_jax.experiment.evaluate import SLACK
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.learning.losses import token_log_probs
 from compgen_jax.model import rollout
 from compgen_jax.model.transformer import Model
 from compgen_jax.task import text
 from compgen_jax.task.vocab import TaskConfig
-
-SLACK = 8  # columns beyond the longest golden trace, so that an overlong trace is seen to be one
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
