@@ -184,10 +184,7 @@ class Workload:
   def rl_rows(self, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     """The same of RL, every sample written to its last column; tokens are left out."""
     setup, group = self.stage(self.chosen.rl).setup, self.config.settings(self.chosen.rl).group
-    _, _, rendered = batches.draw(key, setup.sources, self.supports, setup)
-    configs = [source.config for source in setup.sources]
-    prefix, deepest = max(c.prefix for c in configs), max(max(c.depths) for c in configs)
-    rendered = exploration.give(rendered, prefix, deepest, self.task)
+    rendered = exploration.pose(key, self.supports, setup).rendered
     prompt_BxP = jnp.repeat(rendered.prompt, group, axis=0)
     trace_BxC = jnp.zeros((prompt_BxP.shape[0], rendered.trace.shape[1]), jnp.int32)
     return batches.pack(setup, prompt_BxP, trace_BxC, jnp.ones(trace_BxC.shape, bool), {})

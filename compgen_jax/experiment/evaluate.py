@@ -250,9 +250,12 @@ def _require_unseen(
 
   (Those of two steps or more: atoms are the inventory.)
   """
+  is_prefixed = np.any(steps.depth != compositions.depth)
+  lists = (compositions, steps) if is_prefixed else (compositions,)  # else they are the same
   for name, trained in training.items():
-    inside = np.asarray(trained.shows_all(compositions)) & (compositions.depth > 1)
-    inside |= np.asarray(trained.shows_all(steps)) & (steps.depth > 1)
+    inside = np.zeros(compositions.depth.shape, bool)
+    for listed in lists:
+      inside |= np.asarray(trained.shows_all(listed)) & (listed.depth > 1)
     if np.any(inside):
       n = int(inside.sum())
       raise LeakError(f'eval.splits.{split}: {n} of its compositions are in training data {name}')

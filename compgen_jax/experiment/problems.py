@@ -11,11 +11,11 @@ import numpy as np
 
 from compgen_jax import verifier
 from compgen_jax.config import Config, ConfigError
+from compgen_jax.experiment import run
 from compgen_jax.task import latent, render, strings, tables, text
 from compgen_jax.task.latent import Composition
-from compgen_jax.task.pools import PoolConfig
 from compgen_jax.task.strings import String
-from compgen_jax.task.support import Support, SupportConfig
+from compgen_jax.task.support import Support
 from compgen_jax.task.vocab import TaskConfig
 
 ROWS = 256  # problems drawn by one call of the compiled program
@@ -102,14 +102,7 @@ def _solvable(config: Config, name: str, seed: int) -> Support:
   return _build(name, config.supports[name], config.task, config.pools, seed)
 
 
-@functools.cache
-def _build(
-  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int
-) -> Support:
-  try:
-    return tables.build(name, config, task, pools, seed)
-  except tables.EmptySupportError as e:
-    raise ConfigError(str(e)) from e
+_build = functools.cache(run.build_support)  # proving a support takes seconds
 
 
 @jax.jit

@@ -30,22 +30,31 @@ from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
 from compgen_jax.task import tables
-from compgen_jax.task.support import Support
+from compgen_jax.task.pools import PoolConfig
+from compgen_jax.task.support import Support, SupportConfig
+from compgen_jax.task.vocab import TaskConfig
+
+
+def build_support(
+  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int
+) -> Support:
+  """`tables.build` of a support that a user asks for.
+
+  Raises:
+    ConfigError: it is empty or holds fewer compositions than asked for.
+  """
+  try:
+    return tables.build(name, config, task, pools, seed)
+  except tables.EmptySupportError as e:
+    raise ConfigError(str(e)) from e
 
 
 def build_supports(config: Config, seed: int) -> dict[str, Support]:
-  """Every support of a replicate, proved to hold what it promises.
-
-  Raises:
-    ConfigError: a support is empty or holds fewer compositions than asked for.
-  """
-  try:
-    return {
-      name: tables.build(name, c, config.task, config.pools, seed)
-      for name, c in config.supports.items()
-    }
-  except tables.EmptySupportError as e:
-    raise ConfigError(str(e)) from e
+  """Every support of a replicate, proved to hold what it promises; see `build_support`."""
+  return {
+    name: build_support(name, support, config.task, config.pools, seed)
+    for name, support in config.supports.items()
+  }
 
 
 def build_setup(config: Config, n_devices: int) -> Setup:

@@ -115,7 +115,7 @@ def _train(
   start = parent() if parent else initial_params(stage.setup, seeds)
   state = initial_state(stage.setup, start)
   stores = [StageCheckpoints(record.checkpoints) for record in records]
-  done = newest_checkpoint(records[0])
+  done = stores[0].latest() or 0
   if done:
     restored = [store.restore(_one_of(state, i), done) for i, store in enumerate(stores)]
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))

@@ -130,6 +130,27 @@ def give(rendered: Rendered, prefix: int, depth: int, task: TaskConfig) -> Rende
   return jax.vmap(lambda r: render.give(r, width, n_trace, task))(rendered)
 
 
+class Posed(NamedTuple):
+  """This device's part of a batch of problems to be solved, leading axis Q.
+
+  `row_id_Q` int32, global indices. `given_width`: the most columns of a prompt that are given.
+  """
+
+  row_id_Q: jax.Array
+  problems: Problem
+  rendered: Rendered
+  given_width: int
+
+
+def pose(key: jax.Array, supports: dict[str, Support], setup: Setup) -> Posed:
+  """Problems of every source; their dry steps are given."""
+  row_id_Q, problems, rendered = batches.draw(key, setup.sources, supports, setup)
+  prefix = max(source.config.prefix for source in setup.sources)
+  deepest = max(max(source.config.depths) for source in setup.sources)
+  rendered = give(rendered, prefix, deepest, setup.task)
+  return Posed(row_id_Q, problems, rendered, setup.task.dry_width(prefix))
+
+
 def explore(
   setup: Setup,
   params,
@@ -142,20 +163,17 @@ def explore(
 ) -> Exploration:
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
-  id_Q, problems, rendered = batches.draw(data_key, setup.sources, supports, setup)
-  prefix = max(source.config.prefix for source in setup.sources)
-  deepest = max(max(source.config.depths) for source in setup.sources)
-  rendered = give(rendered, prefix, deepest, setup.task)
+  row_id_Q, problems, rendered, given_width = pose(data_key, supports, setup)
   sampled, verdict = attempt(
     setup,
     params,
     problems,
     rendered,
     sample_key,
-    id_Q[:, None] * group + jnp.arange(group),
+    row_id_Q[:, None] * group + jnp.arange(group),
     n_tokens=rendered.trace.shape[1],
     temperature=temperature,
-    given_width=setup.task.dry_width(prefix),
+    given_width=given_width,
   )
   depth_B = jnp.repeat(problems.composition.depth - problems.dry, group)
   reward_B = REWARDS[reward](verdict, depth_B).astype(jnp.float32)
