@@ -55,8 +55,11 @@ def _bad_config_flag(argv: list[str]) -> str | None:
   return None
 
 
-def launch(main: Callable[[], None]) -> None:
-  """Parses the flags and runs `main`; mistakes of the user end in one line and exit status 2."""
+def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
+  """Parses the flags and runs `main`; mistakes of the user end in one line and exit status 2.
+
+  `takes_arguments`: `main` gets the list of what stands behind the flags; else that is a mistake.
+  """
   flags.FLAGS.set_default('logtostderr', True)
   try:
     rest = flags.FLAGS(sys.argv)[1:]
@@ -65,7 +68,7 @@ def launch(main: Callable[[], None]) -> None:
   # absl, ml_collections and the config file itself raise many types for one cause: a bad flag
   except Exception as e:
     fail(_bad_config_flag(sys.argv) or str(e))
-  if rest:
+  if rest and not takes_arguments:
     legal = '--config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
     fail(f'stray argument {rest[0]!r}; legal are {legal}')
   logging.set_verbosity(logging.WARNING)  # orbax and jax tell a story at INFO that nobody asked for
@@ -76,6 +79,6 @@ def launch(main: Callable[[], None]) -> None:
 
   platform.prepare()
   try:
-    main()
+    main(*([rest] if takes_arguments else []))
   except UserError as e:
     fail(str(e))

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(compgen_jax.__file__).parent
 COMMAND = {'config', 'errors', 'experiment', 'report', 'benchmark', 'command_line'}
 EXPERIMENT = {'experiment', 'config', 'schema', 'errors', 'typed', 'statistics', 'verifier'}
 EXPERIMENT |= {'task', 'model', 'learning', 'theory'}
+REPORT = {'report', 'experiment.files', 'statistics', 'config', 'theory'}
 # A layer or one module of it ('experiment.run', for which it stands instead of its layer's entry)
 # -> the layers, or modules of layers, that it may import.
 MAY_IMPORT = {
@@ -31,10 +32,13 @@ MAY_IMPORT = {
   'benchmark': {'benchmark', 'experiment', 'config', 'errors', 'task', 'model', 'learning'},
   'experiment': EXPERIMENT,
   'experiment.run': EXPERIMENT | {'report', 'validation'},
-  'report': {'report', 'experiment.files', 'statistics', 'config', 'theory'},
+  'report': REPORT,
+  'report.comparison': REPORT | {'experiment.collected'},
+  'report.comparison_figures': REPORT | {'experiment.collected'},
   'main': COMMAND,
   'show': COMMAND,
   'bench': COMMAND,
+  'collect': COMMAND,
 }
 PURE = {'task', 'model', 'learning', 'theory', 'statistics'}
 # What is longer than the rest, as `FILE` or `FILE FUNCTION` -> the reason.

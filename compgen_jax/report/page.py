@@ -116,6 +116,11 @@ def page(d: Digest, config: Config, summary: dict[str, Any], figures: list[str])
     _provenance(summary),
     details('The resolved config', f'<pre>{escape(resolved)}</pre>'),
   ]
+  return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+  """A page that needs nothing else; `title` and `parts` are HTML."""
   top = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -174,14 +179,17 @@ def _figures(folder: pathlib.Path, d: Digest) -> list[str]:
     buffer = io.BytesIO()
     drawing.figure.savefig(buffer, format='png')
     files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    caption = escape(drawing.caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    parts.append(
-      f'<figure id="{drawing.name}"><div class="wide">{image}</div>'
-      f'<figcaption>{caption}</figcaption></figure>'
-    )
+    parts.append(figure(drawing.name, buffer.getvalue(), drawing.caption))
   return parts
+
+
+def figure(name: str, png: bytes, caption: str) -> str:
+  """A picture as HTML, held in the page itself."""
+  data, text = base64.b64encode(png).decode(), escape(caption)
+  image = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+  return (
+    f'<figure id="{name}"><div class="wide">{image}</div><figcaption>{text}</figcaption></figure>'
+  )
 
 
 def _caption(metric: str) -> str:

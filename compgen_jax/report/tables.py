@@ -25,8 +25,8 @@ def cells_table(d: Digest, config: Config, caption: str, cells: dict[Cell, Estim
   body = ''
   for arm in arms:
     name = _key(d, arm) + breakable(arm) + _small(_origin(config, arm))
-    body += _row(name, [_estimate(cells.get((arm, *p)), len(n[p]) > 1) for p in places])
-  return _table(f'{caption}, with 95 % intervals over {_over(cells.values())}', header, body)
+    body += row(name, [_estimate(cells.get((arm, *p)), len(n[p]) > 1) for p in places])
+  return table(f'{caption}, with 95 % intervals over {_over(cells.values())}', header, body)
 
 
 def contrasts_table(contrasts: Sequence[Contrast]) -> str:
@@ -37,9 +37,9 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> str:
   for c in contrasts:
     reading = c.side.value if c.is_difference else 'a level'
     cells = (*c.written, reading, c.over, c.n)
-    body += _row(breakable(c.name) + _small(c.formula), [escape(cell) for cell in cells])
+    body += row(breakable(c.name) + _small(c.formula), [escape(cell) for cell in cells])
   header = f'<tr><th class="first">contrast</th>{titles}</tr>'
-  return _table('Accuracy points; problems are per seed, split and depth', header, body)
+  return table('Accuracy points; problems are per seed, split and depth', header, body)
 
 
 def modules_table(d: Digest, metric: str) -> str:
@@ -50,14 +50,14 @@ def modules_table(d: Digest, metric: str) -> str:
   body = ''
   for module in sorted(modules):
     cells = [_estimate(modules[module].get(arm), with_n=True) for arm in d.arms]
-    body += _row(escape(module), cells)
+    body += row(escape(module), cells)
   over = _over(e for row in modules.values() for e in row.values())
   caption = (
     'Steps right given what the trace says before them, %, over well-structured traces of '
     f'{", ".join(d.unseen)}; n counts steps per seed; 95 % intervals over {over}'
   )
   kind = metric.removesuffix('_accuracy')
-  return details(f'{kind.capitalize()} modules', _table(caption, header, body))
+  return details(f'{kind.capitalize()} modules', table(caption, header, body))
 
 
 def details(name: str, content: str) -> str:
@@ -80,12 +80,14 @@ def breakable(text: str) -> str:
   return escape(text).replace('_', '_<wbr>').replace('.', '.<wbr>')
 
 
-def _table(caption: str, header: str, body: str) -> str:
-  table = f'<table><thead>{header}</thead><tbody>\n{body}</tbody></table>'
-  return f'{note(caption + ".")}<div class="wide">{table}</div>'
+def table(caption: str, header: str, body: str) -> str:
+  """A table with its caption; header and body are HTML rows."""
+  rows = f'<table><thead>{header}</thead><tbody>\n{body}</tbody></table>'
+  return f'{note(caption + ".")}<div class="wide">{rows}</div>'
 
 
-def _row(name: str, cells: Iterable[str]) -> str:
+def row(name: str, cells: Iterable[str]) -> str:
+  """A row of a table; name and cells are HTML."""
   values = ''.join(f'<td>{cell}</td>' for cell in cells)
   return f'<tr><th scope="row">{name}</th>{values}</tr>\n'
 
