@@ -20,7 +20,7 @@ setuptools.setup(
   ],
   extras_require={
     'plots': ['matplotlib>=3.8'],
-    'test': ['pytest>=8', 'ruff>=0.12'],
+    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12'],
     'peer': ['torch>=2.6', 'trl>=1.0'],
   },
 )

@@ -4,4 +4,5 @@ source "$(dirname "$0")/environment.sh" plots,test
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.venv/jax_cache}
 "$python" -m ruff check --quiet --config .ci/ruff.toml .
 "$python" -m ruff format --check --quiet --config .ci/ruff.toml .
-exec "$python" -m pytest tests -q "$@"
+# Two at a time, a file at a time: most of the time goes into compilers, which leave a core idle. (`-n 0`: one after the other.)
+exec "$python" -m pytest tests -q -n 2 --dist loadfile "$@"
