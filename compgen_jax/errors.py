@@ -14,6 +14,10 @@ class CheckpointError(UserError):
   """A checkpoint that can't be written or read."""
 
 
+class DamageError(UserError):
+  """A file that does not hold what was once written to it."""
+
+
 class LeakError(UserError):
   """An evaluated composition is in training data."""
 

@@ -54,10 +54,10 @@ def plain(**changes) -> dict:
 
 
 def history(workdir: pathlib.Path, stage: str, seed: int = 0) -> list[dict]:
-  """The training metrics of a stage, without times."""
+  """The training metrics of a stage, without times and checksums."""
   file = workdir / 'stages' / stage / f'seed-{seed}' / 'metrics.jsonl'
   rows = [json.loads(line) for line in file.read_text().splitlines()]
-  return [{name: value for name, value in row.items() if name != 'seconds'} for row in rows]
+  return [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
 
 
 def trained_files(workdir: pathlib.Path, seed: int | None = None) -> dict[pathlib.Path, int]:

@@ -84,7 +84,7 @@ def write_learning_curves(folder, config, arm, rng):
         level = start + (end - start) * step / stage.steps
         row[metric] = level + 0.02 * float(rng.normal())
       history.append(row)
-    files.write_jsonl(files.stage_folder(folder, arm, seed) / 'metrics.jsonl', history)
+    files.write_sealed_jsonl(files.stage_folder(folder, arm, seed) / 'metrics.jsonl', history)
 
 
 def _curve_rows(label, steps, p, n):

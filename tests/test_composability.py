@@ -115,13 +115,13 @@ def test_witnesses_predict_the_oracle_and_the_control_does_not(found):
 def test_evaluations_of_other_problems_are_refused(config, workdir, tmp_path):
   """Answers matched with problems that they are not of: every number would be noise."""
   files.write_json(tmp_path / 'config.json', config_lib.to_dict(config))
-  held = json.loads((workdir / 'stages/sft/seed-0/evaluation.json').read_text())
+  held = files.read_sealed(workdir / 'stages/sft/seed-0/evaluation.json')
   row = dict(split='unseen', depth=2, metric='skill_accuracy', module='reverse', n=257)
   file = tmp_path / 'stages/sft/seed-0/evaluation.json'
-  files.write_json(file, held | {'rows': [row]})
+  files.write_sealed(file, held | {'rows': [row]})
   with pytest.raises(ConfigError, match='other problems of unseen/2'):
     composability.of_run(tmp_path)
-  files.write_json(file, held | {'rows': [row | {'n': 1}]})
+  files.write_sealed(file, held | {'rows': [row | {'n': 1}]})
   assert composability.of_run(tmp_path)['seeds'] == {'sft': [0]}
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from compgen_jax import config as config_lib
-from compgen_jax.errors import ConfigError
+from compgen_jax.errors import ConfigError, DamageError
 from compgen_jax.experiment import files
 from tests.experiments import tiny
 
@@ -24,11 +24,48 @@ def test_a_workdir_is_a_folder(tmp_path):
     files.open_workdir(tmp_path / 'w')
 
 
-def test_a_cut_line_is_left_out(tmp_path):
-  """A crash within a line that makes all lines unreadable, or half a row that counts."""
-  (tmp_path / 'a.jsonl').write_text('{"step": 1}\n{"step": 2}\n{"st')
+def test_a_bad_line_is_left_out(tmp_path, capsys):
+  """A bad line that hides the lines behind it, half a row that counts, or a loss in silence."""
+  lines = [b'{"step": 1}', b'\xff\x00', b'3', b'{"step": 2}', b'[' * 100_000, b'{"st']
+  (tmp_path / 'a.jsonl').write_bytes(b'\n'.join(lines))
   assert files.read_jsonl(tmp_path / 'a.jsonl') == [{'step': 1}, {'step': 2}]
+  assert '4 of 6 lines are damaged and left out' in capsys.readouterr().err
   assert files.read_jsonl(tmp_path / 'b.jsonl') == []
+
+
+def test_sealed_lines(tmp_path, capsys):
+  """A changed digit in a line that counts."""
+  rows = [{'step': 1, 'loss': 0.25}, {'step': 2, 'loss': 1e-9}, {'step': 3, 'loss': 0.75}]
+  path = tmp_path / 'a.jsonl'
+  files.write_sealed_jsonl(path, rows)
+  assert files.read_sealed_jsonl(path) == rows and not capsys.readouterr().err
+  path.write_text(path.read_text().replace('0.25', '0.35'))
+  assert files.read_sealed_jsonl(path) == rows[1:]
+  assert '1 of 3 lines' in capsys.readouterr().err
+
+
+DAMAGED = {
+  'digit': lambda text: text.replace('1.5', '1.6'),
+  'cut': lambda text: text[: len(text) // 2],
+  'empty': lambda text: '',
+  'entry lost': lambda text: '{"a": 1.5}',
+  'other JSON': lambda text: '[1, 2]',
+  'other': lambda text: 'nothing',
+  'nested': lambda text: '[' * 100_000,
+  'nan': lambda text: text.replace('1.5', 'NaN'),
+}
+
+
+@pytest.mark.parametrize('kind', DAMAGED)
+def test_sealed_files(tmp_path, kind):
+  """Damage that is believed, or that ends in a traceback."""
+  path, value = tmp_path / 'a.json', {'a': 1.5, 'b': {'c': [1, True, None, 'é']}}
+  assert files.read_sealed(path) is None
+  files.write_sealed(path, value)
+  assert files.read_sealed(path) == value
+  path.write_text(DAMAGED[kind](path.read_text()))
+  with pytest.raises(DamageError, match='a.json: it'):
+    files.read_sealed(path)
 
 
 def test_config_of_a_run(tmp_path):

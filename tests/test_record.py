@@ -10,7 +10,7 @@ from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import files, run
 from compgen_jax.experiment.record import Record
 from configs import default
-from tests.experiments import tiny, trained_files
+from tests.experiments import history, tiny, trained_files
 
 
 def config_of(**changes):
@@ -199,9 +199,9 @@ def _edit(record, edit):
   """Changes a record's origin.json."""
   record.begin()
   path = record.folder / 'origin.json'
-  origin = json.loads(path.read_text())
+  origin = files.read_sealed(path)
   edit(origin)
-  files.write_json(path, origin)
+  files.write_sealed(path, origin)
 
 
 @pytest.mark.parametrize('field', ['skills', 'routings'])
@@ -244,3 +244,90 @@ def test_an_unreadable_origin_is_one_line(tmp_path, text):
   with pytest.raises(ConfigError, match='origin.json is not readable') as e:
     record.require_origin()
   assert '\n' not in str(e.value)
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+def _change_digit(path):
+  text = path.read_text()
+  at = max(i for i, character in enumerate(text) if character in '123456789')
+  path.write_text(text[:at] + str(int(text[at]) % 9 + 1) + text[at + 1 :])
+
+
+@pytest.mark.parametrize('lost', ['removed', 'changed'])
+def test_checkpoints_know_their_origin(finished, tmp_path, lost):
+  """Another learning rate accepted because the file that would tell is gone."""
+  workdir = copied(finished[0], tmp_path)
+  (workdir / 'config.json').unlink()
+  for path in (workdir / 'stages').rglob('origin.json'):
+    path.unlink() if lost == 'removed' else _change_digit(path)
+  run.require_origins(config_of(), workdir)
+  with pytest.raises(ConfigError, match='stage sft was trained with stages.sft.settings.lr=0.004'):
+    run.require_origins(config_of(sft__lr=0.5), workdir)
+
+
+def test_an_evaluation_knows_its_origin(finished, tmp_path):
+  """What another training measured, taken for this one's."""
+  workdir = copied(finished[0], tmp_path)
+  record = Record(workdir, config_of(), 'sft', 0)
+  settings = files.read_sealed(record.folder / 'evaluation.json')['settings']
+  assert record.read_evaluation(settings).rows
+  assert record.read_evaluation(settings | {'problems': 3}) is None
+  assert Record(workdir, config_of(sft__lr=0.5), 'sft', 0).read_evaluation(settings) is None
+
+
+def test_a_damaged_evaluation_is_made_again(finished, tmp_path, capsys):
+  """A changed answer that is believed, or a traceback on every later run."""
+  workdir, rows = copied(finished[0], tmp_path), finished[1]
+  path = workdir / 'stages/sft/seed-0/evaluation.json'
+  before, whole = trained_files(workdir), path.read_text()
+  path.write_text(whole.replace('false', 'true', 1))
+  capsys.readouterr()
+  assert compgen_jax.run(tiny(), workdir) == rows
+  (warning,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('warning')]
+  assert 'evaluation.json: its checksum does not match' in warning
+  assert path.read_text() == whole and trained_files(workdir) == before
+
+
+def test_a_report_does_not_need_checkpoints(finished, tmp_path):
+  """A damaged checkpoint that blocks a report of what was measured before."""
+  workdir, rows = copied(finished[0], tmp_path), finished[1]
+  for path in (workdir / 'stages').rglob('d/*'):
+    path.write_bytes(b'')
+  shutil.rmtree(workdir / 'stages/rft/seed-0/checkpoints')
+  assert compgen_jax.run(tiny(), workdir) == rows
+
+
+def test_a_damaged_last_checkpoint_is_made_again(finished, tmp_path, capsys):
+  """A stage that can't be evaluated, or is evaluated from half-trained parameters."""
+  workdir, rows = copied(finished[0], tmp_path), finished[1]
+  folder = workdir / 'stages/sft/seed-0'
+  (folder / 'evaluation.json').unlink()
+  for path in (folder / 'checkpoints/12').rglob('d/*'):
+    path.write_bytes(b'')
+  assert compgen_jax.run(tiny(), workdir) == rows
+  err = capsys.readouterr().err
+  assert 'checkpoint 12 is unreadable' in err and 'sft: continues at update 6 of 12' in err
+  assert history(workdir, 'sft') == history(finished[0], 'sft')
+
+
+def test_lost_history_is_said(finished, tmp_path, capsys):
+  """Learning curves that lose points in silence, or a bad line that takes the others along."""
+  workdir, rows = copied(finished[0], tmp_path), finished[1]
+  path = workdir / 'stages/sft/seed-0/curve.jsonl'
+  path.write_text(path.read_text().replace('"step": 5', '"step": 4', 1))
+  (workdir / 'stages/sft/seed-0/metrics.jsonl').write_text('')
+  got = compgen_jax.run(tiny(), workdir)
+  assert len(got) == len(rows) - 1 and all(row in rows for row in got)
+  err = capsys.readouterr().err
+  assert 'curve.jsonl: 1 of' in err and 'metrics.jsonl: rows up to update 12 are missing' in err
+
+
+@pytest.mark.parametrize('name', ['stages', 'stages/sft/seed-0', 'stages/sft/seed-0/checkpoints'])
+def test_a_file_where_a_folder_is_wanted(tmp_path, name):
+  """A traceback after minutes of compiling."""
+  (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / name).write_text('')
+  with pytest.raises(ConfigError, match=f'{name}: a folder is wanted there'):
+    run.require_origins(config_of(), tmp_path)

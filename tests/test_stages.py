@@ -9,7 +9,7 @@ import pytest
 import compgen_jax
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment import platform, run, stages
+from compgen_jax.experiment import checkpoint, platform, run, stages
 from configs import default
 from tests.experiments import history, tiny, trained_files
 
@@ -42,7 +42,7 @@ def _die_at(monkeypatch, module, name, is_fatal):
 def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, monkeypatch):
   """A resume that replays or skips data, or loses optimizer state."""
   workdir, rows = finished
-  _die_at(monkeypatch, stages.StageCheckpoints, 'save', lambda self, step, state: step == 6)
+  _die_at(monkeypatch, checkpoint.StageCheckpoints, 'save', lambda self, step, state: step == 6)
   with pytest.raises(KeyboardInterrupt):
     compgen_jax.run(tiny(), tmp_path / 'w')
   monkeypatch.undo()

@@ -1,13 +1,20 @@
-"""The workdir: its lock, its one config, and files that are there whole or not at all."""
+"""The workdir: its lock, its one config, and files that are there whole or not at all.
+
+What is read again to go on with a run is sealed: it carries a checksum, so that a damaged file, or
+line of a file, is noticed.
+"""
 
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import zlib
 from typing import Any
 
 from compgen_jax.config import Config, from_json
-from compgen_jax.errors import ConfigError
+from compgen_jax.errors import ConfigError, DamageError
+from compgen_jax.experiment.progress import say
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -32,16 +39,104 @@ def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict]:
-  """The rows of a file; [] where there is none. A last line cut short by a crash is left out."""
+  """The rows of a file; [] where there is none. A line that is no row is left out, with a
+  warning."""
+  return _rows(path, _row)
+
+
+# Sealed files -------------------------------------------------------------------------------------
+
+
+def checksum(value: Any) -> str:
+  """SHA-256 of plain data (nested dicts, lists and scalars), whatever the order of keys."""
+  text = json.dumps(value, sort_keys=True, allow_nan=False)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_sealed(path: pathlib.Path, value: dict) -> None:
+  """As `write_json`, with an entry `checksum` of all others."""
+  write_json(path, value | {'checksum': checksum(value)})
+
+
+def read_sealed(path: pathlib.Path) -> dict | None:
+  """What `write_sealed` wrote; None where there is no file.
+
+  Raises:
+    DamageError: the file holds something else.
+  """
+  if not path.exists():
+    return None
+  try:
+    raw = path.read_bytes()
+    held = json.loads(raw)
+    wanted = held.pop('checksum')
+    is_sound = checksum(held) == wanted
+  except OSError as e:
+    raise DamageError(f'{path}: it can not be read ({e.strerror})') from e
+  # Not JSON, or JSON of another kind; a RecursionError where brackets are nested without end.
+  except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as e:
+    what = 'it is not what was written there' if raw else 'it is empty'
+    raise DamageError(f'{path}: {what}') from e
+  if not is_sound:
+    raise DamageError(f'{path}: its checksum does not match what it holds')
+  return held
+
+
+def write_sealed_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
+  """As `write_jsonl`, each line with an entry `crc`, the CRC-32 of the line without it."""
+  lines = [json.dumps(row, allow_nan=False) for row in rows]
+  sealed = [f'{line[:-1]}, "crc": {zlib.crc32(line.encode())}}}\n' for line in lines]
+  write_text(path, ''.join(sealed))
+
+
+def read_sealed_jsonl(path: pathlib.Path) -> list[dict]:
+  """The rows that `write_sealed_jsonl` wrote; [] where there is no file. A damaged line is left
+  out, with a warning."""
+  return _rows(path, _sealed_row)
+
+
+def _row(line: bytes) -> dict | None:
+  """The row that a line holds; None where it holds none."""
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  return row if isinstance(row, dict) else None
+
+
+def _sealed_row(line: bytes) -> dict | None:
+  row = _row(line)
+  if row is None:
+    return None
+  wanted = row.pop('crc', None)
+  return row if zlib.crc32(json.dumps(row).encode()) == wanted else None
+
+
+def _rows(path: pathlib.Path, read: Any) -> list[dict]:
   if not path.exists():
     return []
-  rows = []
-  for line in path.read_text(encoding='utf-8').splitlines():
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return rows
+  rows = [read(line) for line in path.read_bytes().splitlines()]
+  n_bad = rows.count(None)
+  if n_bad:
+    say(f'warning: {path}: {n_bad} of {len(rows)} lines are damaged and left out')
+  return [row for row in rows if row is not None]
+
+
+# The workdir --------------------------------------------------------------------------------------
+
+
+def require_workdir(workdir: str | os.PathLike) -> None:
+  """Raises ConfigError where a workdir can't be made, or can't be written; makes nothing."""
+  folder = pathlib.Path(workdir)
+  try:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    cause = '' if os.access(existing, os.W_OK) else f'{existing} is not writable'
+    cause = cause if existing.is_dir() else f'{existing} is a file'
+  except (OSError, ValueError) as e:  # too long a name, a character that no name has
+    cause = str(getattr(e, 'strerror', None) or e)
+  if cause:
+    what = f'a folder that can be written is wanted ({cause})'
+    raise ConfigError(f'workdir={str(workdir)!r:.300}: {what}')
 
 
 def open_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, Any]:
@@ -73,7 +168,7 @@ def read_config(workdir: str | os.PathLike) -> Config:
   path = pathlib.Path(workdir) / 'config.json'
   try:
     held = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, OSError) as e:
+  except (ValueError, OSError, RecursionError) as e:
     what = 'it has no readable config.json; legal is the folder of a run'
     raise ConfigError(f'workdir={str(workdir)!r}: {what}') from e
   return from_json(held)
@@ -99,7 +194,7 @@ def read_metrics(workdir: pathlib.Path, stage: str, seeds: tuple[int, ...]) -> l
   """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per
   seed."""
   files = [stage_folder(workdir, stage, seed) / 'metrics.jsonl' for seed in seeds]
-  by_seed = [{row['step']: row for row in read_jsonl(file)} for file in files]
+  by_seed = [{row['step']: row for row in read_sealed_jsonl(file)} for file in files]
   merged = []
   for step, first in by_seed[0].items():
     if all(step in rows for rows in by_seed):

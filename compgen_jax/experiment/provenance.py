@@ -1,13 +1,14 @@
 """Where a number comes from: command, commit, and the time that it took."""
 
 import functools
-import json
 import pathlib
 import shlex
 import subprocess
 import sys
 
+from compgen_jax.errors import DamageError
 from compgen_jax.experiment import files
+from compgen_jax.experiment.progress import say
 
 
 def command() -> str:
@@ -43,8 +44,16 @@ def _git(folder: pathlib.Path, *args: str) -> subprocess.CompletedProcess:
 
 
 def accumulate_wall_time(folder: pathlib.Path, seconds: float) -> float:
-  """Adds this call's seconds to those of earlier calls on the same workdir; returns the sum."""
+  """Adds this call's seconds to those of earlier calls on the same workdir; returns the sum.
+
+  Where those are lost to damage, it says so and counts this call alone.
+  """
   path = folder / 'wall_time.json'
-  total = seconds + (json.loads(path.read_text()) if path.exists() else 0.0)
-  files.write_json(path, total)
+  try:
+    earlier = files.read_sealed(path) or {}
+  except DamageError as e:
+    say(f'warning: {e}; the time of earlier calls is lost')
+    earlier = {}
+  total = seconds + earlier.get('seconds', 0.0)
+  files.write_sealed(path, {'seconds': total})
   return total

@@ -3,18 +3,21 @@
 `origin.json` says all that the stage's parameters depend on, so that a workdir can grow: a config
 may add stages, splits, supports, contrasts or seeds, and what is finished stays. What would change
 a stage that has begun is refused. `checkpoints/` holds its state, `metrics.jsonl` and `curve.jsonl`
-its history, and `evaluation.json` what it measured at its end.
+its history, and `evaluation.json` what it measured at its end. Checkpoints and evaluation say of
+what origin they are, so that none passes for that of another training.
 """
 
 import dataclasses
-import json
+import functools
 import pathlib
 from typing import Any
 
 from compgen_jax import typed
-from compgen_jax.errors import ConfigError
+from compgen_jax.errors import CheckpointError, ConfigError, DamageError
 from compgen_jax.experiment import files
+from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.progress import say
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.model.modules import ModelConfig
@@ -77,54 +80,127 @@ class Record:
     self._workdir = workdir
     self._origin = typed.plain(origin(config, stage, seed))
 
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    return self.folder / 'checkpoints'
+  @functools.cached_property
+  def store(self) -> StageCheckpoints:
+    """Its checkpoints."""
+    return StageCheckpoints(self.folder / 'checkpoints', self._origin)
 
-  @property
-  def begun(self) -> bool:
-    return (self.folder / 'origin.json').exists()
+  def restore(self, like: Any, step: int) -> Any:
+    """The state of a checkpoint; see `StageCheckpoints.restore`.
+
+    Raises:
+      ConfigError: it is of another origin.
+      CheckpointError: it can't be read.
+    """
+    state = self.store.restore(like, step)
+    self._require(self.store.origin(step))
+    return state
+
+  def restore_newest(self, like: Any) -> tuple[int, Any] | None:
+    """`(step, state)` of the newest good checkpoint; see `StageCheckpoints.restore_newest`."""
+    found = self.store.restore_newest(like)
+    if found:
+      self._require(self.store.origin(found[0]))
+    return found
+
+  # What it was trained with -----------------------------------------------------------------------
 
   def require_origin(self) -> None:
     """Raises ConfigError where the stage has begun under a config that would have trained it
-    otherwise."""
-    if not self.begun:
-      return
-    try:
-      held = _read_origin(json.loads((self.folder / 'origin.json').read_text()))
-    except (ValueError, ConfigError) as e:
-      what = f'{self.folder}/origin.json is not readable ({e})'
-      raise ConfigError(f'workdir={str(self._workdir)!r}: {what}; legal is another folder') from e
-    difference = files.first_difference(held, self._origin)
-    if difference:
-      raise ConfigError(_refusal(self._workdir, self.stage, *difference))
+    otherwise, or where its folder can't be used."""
+    for folder in (self.folder / 'checkpoints', self.folder, *self.folder.parents):
+      if folder.exists() and not folder.is_dir():
+        raise ConfigError(f'{folder}: a folder is wanted there, not a file; legal is to remove it')
+    held = self._held_origin()
+    if held is not None:
+      self._require(held)
 
   def begin(self) -> None:
     """Notes the origin, once."""
-    if not self.begun:
-      files.write_json(self.folder / 'origin.json', self._origin)
+    try:
+      held = files.read_sealed(self.folder / 'origin.json')
+    except DamageError:
+      held = None  # `require_origin` has found what a checkpoint says
+    if held is None:
+      files.write_sealed(self.folder / 'origin.json', self._origin)
+
+  def _held_origin(self) -> dict | None:
+    """What the stage was trained with; None where it has not begun.
+
+    It stands in origin.json. Where that is lost, the newest checkpoint that can be read tells.
+    """
+    path, cause = self.folder / 'origin.json', None
+    try:
+      held = files.read_sealed(path)
+    except DamageError as e:
+      held, cause = None, e
+    if held is not None:
+      return held
+    steps = self.store.steps()
+    for step in reversed(steps):
+      try:
+        return self.store.origin(step)
+      except CheckpointError as e:
+        cause = cause or e
+    if cause is None:
+      return None
+    what = f'{path} is not readable ({cause}), and no checkpoint tells what it held'
+    raise ConfigError(f'workdir={str(self._workdir)!r}: {what}; legal is another folder') from cause
+
+  def _require(self, held: dict) -> None:
+    """Raises ConfigError where an origin is not that of this config."""
+    try:
+      there = _read_origin(held)
+    except ConfigError as e:
+      what = f'the origin of {self.folder} is not readable ({e})'
+      raise ConfigError(f'workdir={str(self._workdir)!r}: {what}; legal is another folder') from e
+    difference = files.first_difference(there, self._origin)
+    if difference:
+      raise ConfigError(_refusal(self._workdir, self.stage, *difference))
+
+  # What it measured -------------------------------------------------------------------------------
 
   def write_history(self, metrics: list[dict], curve: list[dict]) -> None:
-    files.write_jsonl(self.folder / 'metrics.jsonl', metrics)
-    files.write_jsonl(self.folder / 'curve.jsonl', curve)
+    files.write_sealed_jsonl(self.folder / 'metrics.jsonl', metrics)
+    files.write_sealed_jsonl(self.folder / 'curve.jsonl', curve)
 
-  def read_history(self, until: int) -> tuple[list[dict], list[dict]]:
-    """`(metrics, curve)` up to an update."""
-    return tuple(
-      [row for row in files.read_jsonl(self.folder / name) if row['step'] <= until]
+  def read_history(self, until: int, every: int = 0) -> tuple[list[dict], list[dict]]:
+    """`(metrics, curve)` up to an update, with a warning where rows are missing.
+
+    `every`: updates between the points that a curve should have before the stage's end; 0 where it
+    need not be whole.
+    """
+    metrics, curve = (
+      [row for row in files.read_sealed_jsonl(self.folder / name) if row['step'] <= until]
       for name in ('metrics.jsonl', 'curve.jsonl')
     )
+    if until and until not in {row['step'] for row in metrics}:
+      say(f'warning: {self.folder / "metrics.jsonl"}: rows up to update {until} are missing')
+    wanted = range(every, until, every) if every else ()
+    missing = sorted(set(wanted) - {row['step'] for row in curve})
+    if missing:
+      updates = ', '.join(map(str, missing[:5])) + (', ...' if len(missing) > 5 else '')
+      say(f'warning: {self.folder / "curve.jsonl"}: points at updates {updates} are missing')
+    return metrics, curve
 
   def write_evaluation(self, evaluation: Evaluation, settings: dict) -> None:
-    files.write_json(self.folder / 'evaluation.json', {'settings': settings} | evaluation._asdict())
+    about = {'settings': settings, 'origin': files.checksum(self._origin)}
+    files.write_sealed(self.folder / 'evaluation.json', about | evaluation._asdict())
 
   def read_evaluation(self, settings: dict) -> Evaluation | None:
-    """What was measured at the end under these settings; None where it is not there."""
-    path = self.folder / 'evaluation.json'
-    if not path.exists():
+    """What was measured at the end under these settings, of parameters of this origin.
+
+    None where it is not there; where it is damaged, with a warning.
+    """
+    try:
+      held = files.read_sealed(self.folder / 'evaluation.json')
+    except DamageError as e:
+      say(f'warning: {e}')
       return None
-    held = json.loads(path.read_text())
-    return Evaluation(held['rows'], held['items']) if held['settings'] == settings else None
+    about = {'settings': settings, 'origin': files.checksum(self._origin)}
+    if held is None or any(held[name] != value for name, value in about.items()):
+      return None
+    return Evaluation(held['rows'], held['items'])
 
 
 def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any) -> str:

@@ -184,6 +184,7 @@ def _result_rows(
   rows = []
   for name, by_seed in evaluations.items():
     for seed in config.all_seeds:
-      rows += files.read_jsonl(Record(folder, config, name, seed).folder / 'curve.jsonl')
-      rows += by_seed[seed].rows
+      record = Record(folder, config, name, seed)
+      _, curve = record.read_history(config.stages[name].steps, config.eval.every)
+      rows += curve + by_seed[seed].rows
   return [row | {'experiment': config.experiment} for row in rows]  # it may have been renamed

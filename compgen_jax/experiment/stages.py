@@ -1,6 +1,8 @@
 """Runs one stage: resumes, trains, checkpoints, evaluates. A finished stage is not run again.
 
-Each replicate of a group is kept on disk by itself (see `record.py`).
+Each replicate of a group is kept on disk by itself (see `record.py`). What was measured at a
+stage's end is all that a report needs of it: its parameters are read, and trained again should they
+be lost, when a stage that starts from it or a new evaluation asks for them.
 """
 
 import functools
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.programs import (
   Stage,
@@ -58,10 +59,7 @@ def run(
   """
   seeds = tuple(replicate.seed for replicate in replicates)
   records = [stage.record(seed) for seed in seeds]
-  params = functools.cache(lambda: trained_params(stage, seeds))
-  if any(newest_checkpoint(record) != stage.steps for record in records):
-    state = _train(stage, replicates, records, parent)
-    params = functools.cache(lambda: replicated(state.params))
+  params = functools.cache(lambda: _final_params(stage, replicates, records, parent))
   evaluations = {}
   for i, (record, replicate) in enumerate(zip(records, replicates)):
     evaluator = replicate.evaluator
@@ -75,10 +73,19 @@ def run(
 
 def newest_checkpoint(record: Record) -> int:
   """The update of a replicate's newest checkpoint; 0 where there is none."""
-  if not record.checkpoints.exists():
-    return 0
-  with StageCheckpoints(record.checkpoints) as checkpoints:
-    return checkpoints.latest() or 0
+  return record.store.latest() or 0
+
+
+def _final_params(
+  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
+) -> Any:
+  """The parameters at the stage's end: read, or trained from the newest good checkpoints on."""
+  if all(newest_checkpoint(record) == stage.steps for record in records):
+    try:
+      return trained_params(stage, tuple(record.seed for record in records))
+    except CheckpointError:
+      pass  # `_train` says which one is damaged, and goes on from an older one
+  return replicated(_train(stage, replicates, records, parent).params)
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...]) -> Any:
@@ -96,8 +103,7 @@ def trained_params(stage: Stage, seeds: tuple[int, ...]) -> Any:
     if newest_checkpoint(record) != stage.steps:
       what = f'stage {stage.name} (seed {seed}) has not finished in this workdir'
       raise CheckpointError(f'{record.folder}: {what}')
-    with StageCheckpoints(record.checkpoints) as checkpoints:
-      found.append(checkpoints.restore(like, stage.steps).params)
+    found.append(record.restore(like, stage.steps).params)
   return replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
 
 
@@ -114,12 +120,11 @@ def _train(
   seeds = tuple(record.seed for record in records)
   start = parent() if parent else initial_params(stage.setup, seeds)
   state = initial_state(stage.setup, start)
-  stores = [StageCheckpoints(record.checkpoints) for record in records]
-  done = stores[0].latest() or 0
-  if done:
-    restored = [store.restore(_one_of(state, i), done) for i, store in enumerate(stores)]
+  done, restored = _resumed(stage, records, state)
+  if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
   histories = [record.read_history(done) for record in records]
+  stores = [record.store for record in records]
   for record in records:
     record.begin()
   _announce(stage, seeds, done)
@@ -152,6 +157,22 @@ def _train(
   return state
 
 
+def _resumed(stage: Stage, records: list[Record], like: TrainState) -> tuple[int, list[TrainState]]:
+  """The update to go on from and every replicate's state there; `(0, [])` at the start.
+
+  Raises:
+    CheckpointError: no checkpoint of a replicate is good, or damage left the replicates at
+      different updates. They train apart when the command is run again.
+  """
+  found = [record.restore_newest(_one_of(like, i)) for i, record in enumerate(records)]
+  updates = [state[0] if state else 0 for state in found]
+  if len(set(updates)) > 1:
+    at = ', '.join(f'seed {record.seed} at {n}' for record, n in zip(records, updates))
+    what = f'stage {stage.name}: its replicates are not at the same update any more ({at})'
+    raise CheckpointError(f'{what}; the same command trains them one by one')
+  return updates[0], [state[1] for state in found if state]
+
+
 def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
   """What all updates are given, with a leading replicate axis."""
   seeds = jnp.asarray([replicate.seed for replicate in replicates])
@@ -175,9 +196,15 @@ def _require_health(stage: Stage, metrics: dict[str, np.ndarray], first: int, la
   metrics."""
   within = f'{stage.name}: within updates {first} to {last}'
   kind = stage.config.stages[stage.name].kind
+  bad = [name for name, value in metrics.items() if not np.all(np.isfinite(value))]
   if np.any(metrics.pop('finite') < 1.0):
     raise DivergedError(
       f'{within} there was NaN or infinity; the last good checkpoint stays '
+      f'(try a lower {kind}.lr or a longer warmup)'
+    )
+  if bad:
+    raise DivergedError(
+      f'{within} {bad[0]} was NaN or infinite; the last good checkpoint stays '
       f'(try a lower {kind}.lr or a longer warmup)'
     )
   gap = np.max(metrics.get('log_prob_gap', 0.0))

@@ -69,6 +69,8 @@ def accuracy_curves(
       by_step.setdefault(row['step'], []).append(row['value'])
   lines: dict[Place, dict[str, Line]] = {}
   for (arm, split, depth), by_step in points.items():
+    n_seeds = max(map(len, by_step.values()))
+    by_step = {step: values for step, values in by_step.items() if len(values) == n_seeds}
     if len(by_step) > 1:
       stage = config.stages[arm]
       parent = points.get((stage.init_from, split, depth))
