@@ -138,7 +138,7 @@ def stage_order(config: 'Config') -> tuple[str, ...]:
     if not ready:
       stuck = sorted(set(config.stages) - set(order))
       parent = config.stages[stuck[0]].init_from
-      circle = f'a circle through {", ".join(stuck)}'
-      raise ConfigError(f'stages.{stuck[0]}.init_from={parent!r}: {circle}')
+      circle, legal = f'a circle through {", ".join(stuck)}', 'a stage that does not start from it'
+      raise ConfigError(f'stages.{stuck[0]}.init_from={parent!r}: {circle}; legal is {legal}')
     order += ready
   return tuple(order)

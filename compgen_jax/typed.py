@@ -7,6 +7,8 @@ from typing import Any, get_args, get_origin
 
 from compgen_jax.errors import ConfigError
 
+SMALLEST, LARGEST = 2.0**-126, 2.0**128  # float32: devices take what is smaller for 0
+
 
 def section(value: Any, cls: type, path: str, fill: bool) -> Any:
   """A mapping as the dataclass `cls`.
@@ -65,6 +67,8 @@ def typed(value: Any, kind: Any, path: str, fill: bool = False) -> Any:
     of = get_args(kind)[1]
     return {str(k): typed(v, of, f'{path}.{k}', fill) for k, v in value.items()}
   if kind is tuple:
+    if not isinstance(value, (tuple, list)):
+      raise ConfigError(f'{path}={value!r}: a tuple is wanted')
     return _nested_tuple(value)
   if origin is tuple:
     of = get_args(kind)[0]
@@ -83,6 +87,8 @@ def _scalar(value: Any, kind: type, path: str) -> Any:
     raise ConfigError(f'{path}={value!r}: {kind.__name__} is wanted, not {type(value).__name__}')
   if kind is float and not math.isfinite(value):
     raise ConfigError(f'{path}={value!r}: a finite number is wanted')
+  if kind is float and value and not SMALLEST <= abs(value) < LARGEST:
+    raise ConfigError(f'{path}={value!r}: 0, or 1.2e-38 to 3.4e38 is wanted, as float32 holds it')
   if kind is int and not -(2**31) <= value < 2**31:
     raise ConfigError(f'{path}={value!r}: a whole number of 32 bits is wanted')
   return value

@@ -12,6 +12,15 @@ from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
 from compgen_jax.task.vocab import TaskConfig
 
+# Beyond these the size of an array is not a number that can be worked with.
+LARGEST = {
+  'd_model': 2**16,
+  'n_layers': 2**10,
+  'n_heads': 2**16,
+  'd_ff': 2**20,
+  'address_markers': 2**6,
+}
+
 
 def require(ok: bool, path: str, value: Any, legal: str) -> None:
   """Raises ConfigError, which names all three, unless `ok`."""
@@ -20,8 +29,9 @@ def require(ok: bool, path: str, value: Any, legal: str) -> None:
 
 
 def one_of(value: Any, legal, path: str) -> None:
-  """Raises ConfigError unless `value` is in `legal`."""
-  require(value in legal, path, value, ' | '.join(str(x) for x in legal))
+  """Raises ConfigError unless `value` is in `legal`. (True is not 1, and a list is nothing.)"""
+  found = any(type(value) is type(x) and value == x for x in legal)
+  require(found, path, value, ' | '.join(str(x) for x in legal))
 
 
 def _at_least(low: float, **fields) -> None:
@@ -32,6 +42,14 @@ def _at_least(low: float, **fields) -> None:
 
 def _no_repetition(path: str, values: tuple, what: str) -> None:
   require(len(set(values)) == len(values), path, values, f'{what} without repetition')
+
+
+def is_name(name: str) -> bool:
+  """Whether stages, splits and supports may be called so: it fits a path and a flag."""
+  return name.isascii() and name.isidentifier() and len(name) <= 64
+
+
+NAME = 'letters, digits and underscores, 64 at most'
 
 
 def _names(path: str, names: tuple[str, ...], legal) -> None:
@@ -48,6 +66,8 @@ def module_names(task: TaskConfig) -> None:
 
 def validate(config: Config) -> None:
   """Raises ConfigError where a value, or a combination of values, can't work."""
+  is_line = config.experiment.isprintable() and 1 <= len(config.experiment) <= 200
+  require(is_line, 'experiment', config.experiment, 'one line of 1 to 200 characters')
   _task(config)
   _model(config)
   _learning(config)
@@ -84,8 +104,9 @@ def _model(config: Config) -> None:
   model = config.model
   one_of(model.positions, POSITIONS, 'model.positions')
   one_of(model.dtype, DTYPES, 'model.dtype')
-  for name in ('d_model', 'n_layers', 'n_heads', 'd_ff', 'address_markers'):
-    require(getattr(model, name) >= 1, f'model.{name}', getattr(model, name), '1 or more')
+  for name, most in LARGEST.items():
+    value = getattr(model, name)
+    require(1 <= value <= most, f'model.{name}', value, f'1 to {most}')
   require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
   divides = model.d_model % model.n_heads == 0
   legal = f'a divisor of model.d_model={model.d_model}'
@@ -107,6 +128,7 @@ def _supports(config: Config) -> None:
   require(bool(config.supports), 'supports', {}, 'at least one support')
   for name, support in config.supports.items():
     path = f'supports.{name}'
+    require(is_name(name), 'supports', name, NAME)
     one_of(support.pool, POOLS, f'{path}.pool')
     require(bool(support.depths), f'{path}.depths', support.depths, 'at least one depth')
     for depth in support.depths:
@@ -142,8 +164,7 @@ def _stages(config: Config) -> None:
 
 def _stage(config: Config, name: str) -> None:
   stage, path, kind = config.stages[name], f'stages.{name}', config.kind(name)
-  is_name = name.isidentifier() and len(name) <= 64
-  require(is_name, path, name, 'letters, digits and underscores, 64 at most')
+  require(is_name(name), 'stages', name, NAME)
   require(stage.steps >= 1, f'{path}.steps', stage.steps, '1 or more')
   one_of(stage.init_from, ('', *(n for n in config.stages if n != name)), f'{path}.init_from')
   can_start = stage.init_from != '' or not kind.explores
@@ -173,6 +194,8 @@ def _settings(config: Config, name: str) -> None:
   legal = f'shares that split {field}={total} into whole rows'
   require(whole, f'{path}.shares', stage.shares, legal)
   if config.kind(name).explores:
+    n_samples, legal = total * settings.group, f'such that {field} x group is below 2^31'
+    require(n_samples < 2**31, settings_field(config, name, 'group'), settings.group, legal)
     _names(settings_field(config, name, 'anchor'), settings.anchor, config.supports)
   for n in config.anchor_rows(name).values():
     even = n * len(settings.anchor) == settings.anchor_batch
@@ -202,7 +225,7 @@ def _eval(config: Config) -> None:
   _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
   require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():
-    require(split.isidentifier(), 'eval.splits', split, 'letters, digits and underscores')
+    require(is_name(split), 'eval.splits', split, NAME)
     one_of(support, config.supports, f'eval.splits.{split}')
     has_answers = not config.supports[support].dry
     require(has_answers, f'eval.splits.{split}', support, 'a support that is not dry')
@@ -218,6 +241,7 @@ def _contrasts(config: Config) -> None:
   form = '(name, ((weight, arm, split, depth), ...))'
   for contrast in config.contrasts:
     ok = isinstance(contrast, tuple) and len(contrast) == 2 and isinstance(contrast[0], str)
+    ok = ok and contrast[0].isprintable() and 1 <= len(contrast[0]) <= 200
     ok = ok and isinstance(contrast[1], tuple) and len(contrast[1]) > 0
     require(ok, 'contrasts', contrast, form)
     for term in contrast[1]:

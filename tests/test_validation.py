@@ -32,7 +32,7 @@ BAD_VALUES = (
   ({'pools__test': 0.9}, 'pools=', '= 1'),
   ({'pools__rl': 0.0}, 'pools.rl=0.0', 'between 0 and 1'),
   ({'model__positions': 'sinus'}, "model.positions='sinus'", 'segment | rope | none'),
-  ({'model__address_markers': 0}, 'model.address_markers=0', '1 or more'),
+  ({'model__address_markers': 0}, 'model.address_markers=0', '1 to 64'),
   ({'model__n_heads': 3}, 'model.n_heads=3', 'a divisor of model.d_model=16'),
   ({'model__dtype': 'float16'}, "model.dtype='float16'", 'float32 | bfloat16'),
   ({'optimizer__b2': 1.0}, 'optimizer.b2=1.0', 'below 1'),
@@ -89,6 +89,42 @@ def test_bad_values_are_named_in_one_line(changes, names, legal):
   """A value that can't work and is found out minutes later, or never."""
   message = message_of(plain(**changes))
   assert names in message and legal in message
+
+
+@pytest.mark.parametrize('name', ['..', '/tmp/x', 'a/b', '', ' ', 'x' * 65, 'é', 'a\nb', 'CON.'])
+def test_names_stay_in_the_workdir(name):
+  """A stage that writes elsewhere, or a name that no file system, flag or page can hold."""
+  for path in ('stages', 'supports'):
+    config = plain()
+    config[path][name] = config[path]['sft']
+    assert message_of(config).startswith(f'{path}={name!r}: legal is letters')
+  config = plain()
+  config['eval']['splits'][name] = 'unseen'
+  assert message_of(config).startswith(f'eval.splits={name!r}: legal is letters')
+
+
+@pytest.mark.parametrize('value', [1e300, 1e-300, -1e39, 1e-46])
+def test_numbers_are_those_of_the_device(value):
+  """A number that is infinite or zero once it is a float32."""
+  for path in ('optimizer__eps', 'rl__kl', 'stages__rl__settings__temperature'):
+    assert 'as float32 holds it' in message_of(plain(**{path: value}))
+
+
+@pytest.mark.parametrize('contrasts', [
+  'abc',
+  ('a',),
+  (('a', ()),),
+  (('a', 3),),
+  (('', ((1, 'rl', 'unseen', 0),)),),
+  (('a', ((True, 'rl', 'unseen', 0),)),),
+  (('a', ((float('nan'), 'rl', 'unseen', 0),)),),
+  (('a', ((1, 'rl', 'unseen', False),)),),
+  (('a', ((1, {}, 'unseen', 0),)),),
+  (('a', ((1, 'rl', 'unseen', 0),)),) * 2,
+])  # fmt: skip
+def test_contrasts_that_mean_nothing(contrasts):
+  """A mistake that is found out when all is trained."""
+  assert message_of(plain(contrasts=contrasts)).startswith('contrasts')
 
 
 def test_dry_supports_have_no_prefix():
