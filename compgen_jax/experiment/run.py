@@ -14,6 +14,7 @@ from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import (
   evaluate,
   files,
+  memory,
   platform,
   programs,
   provenance,
@@ -120,7 +121,9 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   Raises:
     ConfigError: the config, or the workdir for this config, can't work; nothing was overwritten.
   """
-  if not isinstance(config, Config):
+  if isinstance(config, Config):
+    validation.validate(config)
+  else:
     config = config_lib.from_config_dict(config)
   n_devices = validation.devices(config, jax.device_count())
   mesh = data_mesh(n_devices)
@@ -128,11 +131,16 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
   with jax.set_mesh(mesh):
     base = build_setup(config, n_devices)
+    # All that can be refused is refused before anything compiles, except what is drawn.
+    files.require_workdir(workdir)
+    require_origins(config, pathlib.Path(workdir))
+    estimate = memory.require(config, base)
     replicates = {seed: build_replicate(config, base, seed) for seed in config.all_seeds}
     folder, lock = files.open_workdir(workdir)
     provenance.commit()
     with lock:
       require_origins(config, folder)
+      say(estimate)
       files.write_json(folder / 'config.json', config_lib.to_dict(config))
       evaluations = _run_stages(config, folder, base, replicates)
       rows = _result_rows(config, folder, evaluations)
