@@ -6,6 +6,7 @@ experiment wrote; the commands come last. configs/ is for users only.
 
 import ast
 import pathlib
+import re
 
 import compgen_jax
 
@@ -31,6 +32,7 @@ MAY_IMPORT = {
   'config': {'errors', 'schema', 'typed', 'validation', 'learning'},
   'benchmark': {'benchmark', 'experiment', 'config', 'errors', 'task', 'model', 'learning'},
   'experiment': EXPERIMENT,
+  'experiment.memory': EXPERIMENT | {'validation'},
   'experiment.run': EXPERIMENT | {'report', 'validation'},
   'report': REPORT,
   'report.comparison': REPORT | {'experiment.collected'},
@@ -46,6 +48,11 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 60
 IMPURE_MODULES = {'os', 'time', 'pathlib', 'sys', 'subprocess', 'random', 'logging'}
+
+
+# Code that reads or sends what it should not: a pickle runs whatever its maker wrote.
+UNSAFE_MODULES = {'pickle', 'cloudpickle', 'dill', 'marshal', 'shelve', 'joblib'}
+NETWORK_MODULES = {'socket', 'urllib', 'http', 'requests', 'ftplib', 'smtplib', 'ssl', 'aiohttp'}
 
 
 def _imports(path):
@@ -73,6 +80,16 @@ def test_imports_point_one_way():
       assert not (is_pure and name.split('.')[0] in IMPURE_MODULES), f'{path} imports {name}'
       if name.startswith('compgen_jax.'):
         assert _may_import(importer, name.split('.')[1:]), f'{path} imports {name}'
+
+
+def test_no_pickle_and_no_network():
+  """A file that runs code when it is read, or a run that needs the network or calls home."""
+  for path in PACKAGE.rglob('*.py'):
+    text = path.read_text()
+    tops = {name.split('.')[0] for name in _imports(path)}
+    assert not tops & (UNSAFE_MODULES | NETWORK_MODULES), path
+    unsafe = r'allow_pickle|\bnp\.load\(|(?<![\w.])(eval|exec)\('
+    assert not re.search(unsafe, text), path
 
 
 def test_a_module_of_a_layer_is_not_the_layer():

@@ -1,7 +1,9 @@
 """The main job, end to end, on the smallest experiment."""
 
 import json
+import pickle
 import shutil
+import socket
 
 import jax
 import numpy as np
@@ -52,6 +54,23 @@ def test_a_finished_run_is_not_run_again(finished):
   before = trained_files(workdir)
   assert compgen_jax.run(tiny(), workdir) == rows
   assert trained_files(workdir) == before and len(before) > 12
+
+
+def test_no_network_and_no_pickle(finished, tmp_path, monkeypatch):
+  """A run that can't be made without the network, or that loads a file which runs code."""
+
+  def refused(*_, **__):
+    raise AssertionError('network or pickle')
+
+  workdir, rows = finished
+  shutil.copytree(workdir, tmp_path / 'w')
+  shutil.rmtree(tmp_path / 'w/stages/rft')  # a stage to train, from a checkpoint to read
+  for name in ('connect', 'connect_ex', 'sendto', 'bind'):
+    monkeypatch.setattr(socket.socket, name, refused)
+  monkeypatch.setattr(socket, 'getaddrinfo', refused)
+  for name in ('load', 'loads', 'Unpickler'):
+    monkeypatch.setattr(pickle, name, refused)
+  assert compgen_jax.run(tiny(), tmp_path / 'w') == rows
 
 
 def test_a_run_may_be_renamed(finished, tmp_path):
