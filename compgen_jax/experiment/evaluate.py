@@ -258,4 +258,7 @@ def _require_unseen(
       inside |= np.asarray(trained.shows_all(listed)) & (listed.depth > 1)
     if np.any(inside):
       n = int(inside.sum())
-      raise LeakError(f'eval.splits.{split}: {n} of its compositions are in training data {name}')
+      raise LeakError(
+        f'eval.splits.{split}: {n} of its compositions are in training data {name}; '
+        'legal is a support of a pool that no stage trains on'
+      )
