@@ -51,6 +51,8 @@ BAD_VALUES = (
   ({'supports__rl__depths': ()}, 'supports.rl.depths=()', 'at least one'),
   ({'supports__rl__prefix': 2}, 'supports.rl.prefix=2', '0 to 1: task.max_depth minus'),
   ({'supports__rl__prefix': -1}, 'supports.rl.prefix=-1', '0 to 1'),
+  ({'supports__sft__covers': 9}, 'supports.sft.covers=9', '0 to supports.sft.compositions=8'),
+  ({'supports__rl__covers': 1}, 'supports.rl.covers=1', '0 to supports.rl.compositions=0'),
   ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
   ({'supports__rl__without_skills': ALL_SKILLS}, 'without_skills', 'fewer than all 4'),
   ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),
