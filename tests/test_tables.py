@@ -88,6 +88,16 @@ def test_covers_that_do_not_exist():
     build(depths=(2, 3), compositions=10, covers=1)
 
 
+def test_subset():
+  """Catches a smaller support that is drawn anew: half of a support would not lie in it."""
+  whole = build(depths=(2, 3), compositions=41, covers=1)
+  half = build(depths=(2, 3), compositions=41, covers=1, subset=21)
+  rows = helpers.steps(half.table, TASK)
+  assert collections.Counter(map(len, rows)) == {2: 11, 3: 10}
+  assert tables.shared(half, whole) == len(set(rows)) == 21
+  assert set(draw(half, 1000)) == set(rows)
+
+
 @pytest.mark.parametrize('changes', [
     dict(depths=(1, 2, 3), compositions=2),  # some depth would have none
     dict(without_skills=('reverse', 'fork', 'climb')),

@@ -53,6 +53,8 @@ BAD_VALUES = (
   ({'supports__rl__prefix': -1}, 'supports.rl.prefix=-1', '0 to 1'),
   ({'supports__sft__covers': 9}, 'supports.sft.covers=9', '0 to supports.sft.compositions=8'),
   ({'supports__rl__covers': 1}, 'supports.rl.covers=1', '0 to supports.rl.compositions=0'),
+  ({'supports__sft__subset': 9}, 'supports.sft.subset=9', 'to supports.sft.compositions=8'),
+  ({'supports__sft__subset': 1}, 'supports.sft.subset=1', '0, or one per depth'),
   ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
   ({'supports__rl__without_skills': ALL_SKILLS}, 'without_skills', 'fewer than all 4'),
   ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),

@@ -33,7 +33,8 @@ def build(
 
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
   config and on the replicate's salt alone. With `covers`, a finite support is drawn again until it
-  covers its modules (the first draw is the one without `covers`).
+  covers its modules (the first draw is the one without `covers`). With `subset`, it then holds the
+  first of each depth: the same compositions as are in the support without `subset`, but fewer.
 
   Raises:
     EmptySupportError: no composition (or too few) of some depth fits the config, or no table drawn
@@ -43,16 +44,16 @@ def build(
   whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))
   if min(len(indices) for indices in whole.allowed) == 0:
     raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
-  if 0 < config.compositions < n_depths:
-    counts = f'{config.compositions} compositions for {n_depths} depths'
-    raise EmptySupportError(f'supports.{name}: {counts}')
+  for n in (config.compositions, config.subset):
+    if 0 < n < n_depths:
+      raise EmptySupportError(f'supports.{name}: {n} compositions for {n_depths} depths')
   for draw in range(_MOST_TABLES):
     rows = _table_rows(name, whole, draw)
     if config.compositions == 0:
       return whole
     finite = dataclasses.replace(whole, table=_from_rows(rows))
     if min(n for counts in shown_by(finite) for n in counts.values()) >= config.covers:
-      return finite
+      return _subset(finite)
   wish = f'shows every skill and routing mechanism in {config.covers} compositions'
   legal = 'legal is more compositions, or a lower covers'
   found = f'no table of {config.compositions} {wish} ({_MOST_TABLES} drawn)'
@@ -65,17 +66,32 @@ def _table_rows(name: str, support: Support, draw: int) -> np.ndarray:
   Raises:
     EmptySupportError: there are too few of some depth.
   """
-  config = support.config
-  share, remainder = divmod(config.compositions, len(config.depths))
   tables = []
-  for i, depth in enumerate(config.depths):
-    wanted = max(1, share + 1 if i < remainder else share)
+  for depth, share in _shares(support, support.config.compositions):
+    wanted = max(1, share)
     rows = _distinct_rows(support, depth, wanted, draw)
     if len(rows) < wanted:
       counts = f'at least {wanted} compositions of depth {depth} wanted, {len(rows)} found'
       raise EmptySupportError(f'supports.{name}: {counts} that fit it')
     tables.append(rows)
   return np.concatenate(tables)
+
+
+def _shares(support: Support, n: int) -> list[tuple[int, int]]:
+  """Each depth of a support with its equal share of n compositions."""
+  depths = support.config.depths
+  share, remainder = divmod(n, len(depths))
+  return [(depth, share + 1 if i < remainder else share) for i, depth in enumerate(depths)]
+
+
+def _subset(support: Support) -> Support:
+  """A finite support of which the first `subset` compositions are kept."""
+  table, n = support.table, support.config.subset
+  if not n:
+    return support
+  kept = [np.flatnonzero(table.depth == depth)[:share] for depth, share in _shares(support, n)]
+  rows = np.concatenate(kept)
+  return dataclasses.replace(support, table=jax.tree.map(lambda x: x[rows], table))
 
 
 def shown_by(support: Support) -> tuple[dict[str, int], dict[str, int]]:
