@@ -141,6 +141,11 @@ def _supports(config: Config) -> None:
     n = support.compositions
     ok = n == 0 or len(support.depths) <= n <= 100_000
     require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')
+    legal = f'0 to {path}.compositions={n}'
+    require(0 <= support.covers <= n, f'{path}.covers', support.covers, legal)
+    ok = support.subset == 0 or len(support.depths) <= support.subset <= n
+    legal = f'0, or one per depth to {path}.compositions={n}'
+    require(ok, f'{path}.subset', support.subset, legal)
     for kind, legal_names in (('skills', config.task.skills), ('routings', config.task.routings)):
       without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
       _names(f'{path}.without_{kind}', without, legal_names)

@@ -58,6 +58,46 @@ def test_a_whole_support_can_be_a_table():
     build(SMALL, depths=(2,), compositions=len(everything) + 1)
 
 
+def test_covers():
+  """Catches a table that misses a module, one that is drawn again though it covers all, and a
+  prefix that changes the table."""
+  allowed = dict(without_skills=('fork',), without_routings=('merge',))
+  for salt in range(4):
+    p = helpers.pools(salt=salt)
+    plain = build(p=p, depths=(2, 3), compositions=40, **allowed)
+    s = build(p=p, depths=(2, 3), compositions=40, covers=2, **allowed)
+    rows = helpers.steps(s.table, TASK)
+    assert len(set(rows)) == 40 and collections.Counter(map(len, rows)) == {2: 20, 3: 20}
+    counts = collections.Counter(x for row in rows for x in {x for step in row for x in step})
+    routings, skills = tables.shown_by(s)
+    assert routings | skills == counts and len(routings) == 9 and len(skills) == 23
+    assert min(counts.values()) >= 2
+    assert all(
+      reference.is_live(row) and helpers.pool_by_reference(row, p) == 'sft' for row in rows
+    )
+    already = min(n for shown in tables.shown_by(plain) for n in shown.values()) >= 2
+    assert (helpers.steps(plain.table, TASK) == rows) == already
+    prefixed = build(p=p, depths=(2, 3), compositions=40, covers=2, prefix=3, **allowed)
+    assert helpers.steps(prefixed.table, TASK) == rows
+
+
+def test_covers_that_do_not_exist():
+  """Catches a search without end where too few compositions are asked for."""
+  message = 'supports.a_name.covers=1: no table of 10 shows every skill'
+  with pytest.raises(tables.EmptySupportError, match=message):
+    build(depths=(2, 3), compositions=10, covers=1)
+
+
+def test_subset():
+  """Catches a smaller support that is drawn anew: half of a support would not lie in it."""
+  whole = build(depths=(2, 3), compositions=41, covers=1)
+  half = build(depths=(2, 3), compositions=41, covers=1, subset=21)
+  rows = helpers.steps(half.table, TASK)
+  assert collections.Counter(map(len, rows)) == {2: 11, 3: 10}
+  assert tables.shared(half, whole) == len(set(rows)) == 21
+  assert set(draw(half, 1000)) == set(rows)
+
+
 @pytest.mark.parametrize('changes', [
     dict(depths=(1, 2, 3), compositions=2),  # some depth would have none
     dict(without_skills=('reverse', 'fork', 'climb')),

@@ -36,6 +36,8 @@ class SupportConfig:
   depths: tuple[int, ...] = (2, 3)
   pool: str = 'sft'
   compositions: int = 0
+  covers: int = 0
+  subset: int = 0
   without_skills: tuple[str, ...] = ()
   without_routings: tuple[str, ...] = ()
   with_skills: tuple[str, ...] = ()

@@ -18,6 +18,8 @@ from compgen_jax.task.support import Support, SupportConfig, with_cap
 from compgen_jax.task.vocab import TaskConfig
 
 _DRAWN_AT_A_TIME = 4096  # compositions, because many lie outside a support
+_MOST_TABLES = 256  # after so many, no table is taken to cover what is asked for
+_DRAWN_AGAIN = 1 << 20  # folded into the key of a table that is not the first
 
 
 class EmptySupportError(ValueError):
@@ -30,39 +32,92 @@ def build(
   """Makes a replicate's support and proves that it holds what the config asks for.
 
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
-  config and on the replicate's salt alone.
+  config and on the replicate's salt alone. With `covers`, a finite support is drawn again until it
+  covers its modules (the first draw is the one without `covers`). With `subset`, it then holds the
+  first of each depth: the same compositions as are in the support without `subset`, but fewer.
 
   Raises:
-    EmptySupportError: no composition (or too few) of some depth fits the config.
+    EmptySupportError: no composition (or too few) of some depth fits the config, or no table drawn
+      covers its modules.
   """
   n_depths = len(config.depths)
   whole = Support(config, task, pools, np.uint32(replicate_salt(pools.salt, seed)))
   if min(len(indices) for indices in whole.allowed) == 0:
     raise EmptySupportError(f'supports.{name}: every skill or every routing mechanism is left out')
-  if 0 < config.compositions < n_depths:
-    counts = f'{config.compositions} compositions for {n_depths} depths'
-    raise EmptySupportError(f'supports.{name}: {counts}')
-  share, remainder = divmod(config.compositions, n_depths)
+  for n in (config.compositions, config.subset):
+    if 0 < n < n_depths:
+      raise EmptySupportError(f'supports.{name}: {n} compositions for {n_depths} depths')
+  for draw in range(_MOST_TABLES):
+    rows = _table_rows(name, whole, draw)
+    if config.compositions == 0:
+      return whole
+    finite = dataclasses.replace(whole, table=_from_rows(rows))
+    if min(n for counts in shown_by(finite) for n in counts.values()) >= config.covers:
+      return _subset(finite)
+  wish = f'shows every skill and routing mechanism in {config.covers} compositions'
+  legal = 'legal is more compositions, or a lower covers'
+  found = f'no table of {config.compositions} {wish} ({_MOST_TABLES} drawn)'
+  raise EmptySupportError(f'supports.{name}.covers={config.covers}: {found}; {legal}')
+
+
+def _table_rows(name: str, support: Support, draw: int) -> np.ndarray:
+  """An equal share of compositions of each depth, as rows: as many as the config asks for.
+
+  Raises:
+    EmptySupportError: there are too few of some depth.
+  """
   tables = []
-  for i, depth in enumerate(config.depths):
-    wanted = max(1, share + 1 if i < remainder else share)
-    rows = _distinct_rows(whole, depth, wanted)
+  for depth, share in _shares(support, support.config.compositions):
+    wanted = max(1, share)
+    rows = _distinct_rows(support, depth, wanted, draw)
     if len(rows) < wanted:
       counts = f'at least {wanted} compositions of depth {depth} wanted, {len(rows)} found'
       raise EmptySupportError(f'supports.{name}: {counts} that fit it')
     tables.append(rows)
-  if config.compositions == 0:
-    return whole
-  return dataclasses.replace(whole, table=_from_rows(np.concatenate(tables)))
+  return np.concatenate(tables)
 
 
-def _distinct_rows(support: Support, depth: int, wanted: int) -> np.ndarray:
+def _shares(support: Support, n: int) -> list[tuple[int, int]]:
+  """Each depth of a support with its equal share of n compositions."""
+  depths = support.config.depths
+  share, remainder = divmod(n, len(depths))
+  return [(depth, share + 1 if i < remainder else share) for i, depth in enumerate(depths)]
+
+
+def _subset(support: Support) -> Support:
+  """A finite support of which the first `subset` compositions are kept."""
+  table, n = support.table, support.config.subset
+  if not n:
+    return support
+  kept = [np.flatnonzero(table.depth == depth)[:share] for depth, share in _shares(support, n)]
+  rows = np.concatenate(kept)
+  return dataclasses.replace(support, table=jax.tree.map(lambda x: x[rows], table))
+
+
+def shown_by(support: Support) -> tuple[dict[str, int], dict[str, int]]:
+  """For each routing mechanism and each skill that a finite support may use (by name): how many
+  of its compositions hold it."""
+  table, task = support.table, support.task
+  used_ZxL = np.arange(table.routing.shape[1]) < table.depth[:, None]
+  counts = []
+  for index_ZxL, inventory, allowed in zip(
+    (table.routing, table.skill), (task.routing_inventory, task.skill_inventory), support.allowed
+  ):
+    names = modules.names(inventory)
+    counts.append({names[i]: int(np.sum(np.any((index_ZxL == i) & used_ZxL, 1))) for i in allowed})
+  return counts[0], counts[1]
+
+
+def _distinct_rows(support: Support, depth: int, wanted: int, draw: int) -> np.ndarray:
   """Up to `wanted` different compositions of a depth that fit the config, as rows.
 
-  They are in the order in which they were drawn, with the salt as the seed.
+  They are in the order in which they were drawn, with the salt as the seed; `draw` counts the
+  tables drawn before.
   """
   found: dict[bytes, np.ndarray] = {}
   key = jax.random.fold_in(jax.random.key(support.salt), depth)
+  if draw:
+    key = jax.random.fold_in(key, _DRAWN_AGAIN + draw)
   n_batches = 16 + wanted // 16
   for rows in itertools.islice(_fitting_rows(support, key, depth), n_batches):
     for row in rows:

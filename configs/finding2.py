@@ -1,0 +1,65 @@
+"""Finding 2: a skill becomes composable where RL shows it inside compositions.
+
+  launch/run.sh configs/finding2.py '--config.seeds=(0, 1, 2, 3, 4)'
+
+Hardware: 2 CPU cores. Not run yet: there are no numbers to expect.
+
+Eight skills leave the RL data, with every composition that holds one of them. They are put back as
+nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`). All arms start from the
+SFT parent of finding 1, which has seen all skills, and see equally many prompts; a quarter of them
+is what is put back. Controls: rejection fine-tuning on the prompts of `composed`, and SFT
+continued. Splits: `held` (compositions that hold one of the eight, pool `test`, two to five steps),
+`kept` (those that hold none), `held_atoms`, and the first four of finding 1.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, finding1, quickstart
+
+HELD = (  # every third skill of the registry
+  'reverse',
+  'swap_ends',
+  'sort_up',
+  'predecessor',
+  'climb',
+  'bump_last',
+  'fold',
+  'drop_last',
+)
+PUT_BACK = 0.25  # share of the prompts
+DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
+
+
+def get_config() -> ConfigDict:
+  config = finding1.common('finding2')
+  quickstart.add_support(config, 'without', pool='rl', without_skills=HELD)
+  quickstart.add_support(config, 'composed', pool='rl', with_skills=HELD)
+  config.supports.held_atoms = default.support(depths=(1,), with_skills=HELD)
+  config.supports.held = default.support(pool='test', depths=DEPTHS, with_skills=HELD)
+  config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=HELD)
+
+  kept = {'without': (1 - PUT_BACK) / 2, 'without_prefixed': (1 - PUT_BACK) / 2}
+  composed = kept | {'composed': PUT_BACK / 2, 'composed_prefixed': PUT_BACK / 2}
+  finding1.add_arm(config, 'none', 'rl', {'without': 0.5, 'without_prefixed': 0.5})
+  finding1.add_arm(config, 'atoms', 'rl', kept | {'held_atoms': PUT_BACK})
+  finding1.add_arm(config, 'composed', 'rl', composed)
+  finding1.add_arm(config, 'rft', 'rft', composed)
+
+  for split in ('held', 'kept', 'held_atoms'):
+    config.eval.splits[split] = split
+  config.eval.trained = (*config.eval.trained, 'held_atoms')
+  config.eval.curve = ('held', 'kept', 'held_atoms')
+  difference = finding1.difference
+  config.contrasts = (
+    *(
+      difference(f'f2.L{depth}.composed_minus_{arm}', 'composed', arm, 'held', depth)
+      for depth in DEPTHS
+      for arm in ('atoms', 'none', 'rft', 'sft_continued')
+    ),
+    *(
+      difference(f'f2.kept.L{depth}.composed_minus_atoms', 'composed', 'atoms', 'kept', depth)
+      for depth in DEPTHS
+    ),
+    difference('f2.held_atoms.atoms_minus_none', 'atoms', 'none', 'held_atoms', 1),
+  )
+  return config

@@ -1,0 +1,73 @@
+"""Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them best.
+
+  launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
+
+Hardware: 2 CPU cores. Not run yet: there are no numbers to expect.
+
+Each of four routing mechanisms in turn, one of each family, leaves the RL data, with every
+composition that holds it. It is put back as nothing (`none_NAME`) or at one depth: as atoms
+(`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`). All arms
+start from the SFT parent of finding 1, which has seen all mechanisms, and see equally many prompts;
+what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
+`depth2_NAME`, and SFT continued. Splits: `with_NAME` (compositions that hold the mechanism, pool
+`test`, two to five steps), and the first four of finding 1. Contrasts are means over the four.
+(Learning curves of skills to lay beside these: finding 2, splits `held` and `kept`.)
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, finding1, quickstart
+
+# Families: choosing, building, choosing by content, partial application.
+HELD = ('earlier', 'merge', 'greater', 'bind_first')
+PUT_BACK = 0.25  # share of the prompts
+DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
+
+
+def get_config() -> ConfigDict:
+  config = finding1.common('finding3')
+  for name in HELD:
+    _hold_out(config, name)
+  config.eval.curve = ('unseen', *(f'with_{name}' for name in HELD))
+  composed = (('depth2', 0.5), ('depth3', 0.5))
+  config.contrasts = (
+    *(
+      contrast(f'f3.L{depth}.composed_minus_{arm}', *composed, (arm, -1.0), depth=depth)
+      for depth in DEPTHS
+      for arm in ('none', 'depth1', 'rft')
+    ),
+    contrast('f3.shallow_minus_deep', ('depth2', 1.0), ('depth3', -1.0), depth=0),
+  )
+  return config
+
+
+def _hold_out(config: ConfigDict, name: str) -> None:
+  """The arms in which a routing mechanism leaves the RL data, their supports and their split."""
+  held = dict(with_routings=(name,))
+  without = f'without_{name}'
+  quickstart.add_support(config, without, pool='rl', without_routings=(name,))
+  config.supports[f'atoms_{name}'] = default.support(depths=(1,), **held)
+  for depth in (2, 3):
+    quickstart.add_support(config, f'depth{depth}_{name}', pool='rl', depths=(depth,), **held)
+  config.supports[f'with_{name}'] = default.support(pool='test', depths=DEPTHS, **held)
+  config.eval.splits[f'with_{name}'] = f'with_{name}'
+
+  kept = {without: (1 - PUT_BACK) / 2, f'{without}_prefixed': (1 - PUT_BACK) / 2}
+  put_back = {
+    depth: {f'depth{depth}_{name}': PUT_BACK / 2, f'depth{depth}_{name}_prefixed': PUT_BACK / 2}
+    for depth in (2, 3)
+  }
+  finding1.add_arm(config, f'none_{name}', 'rl', {without: 0.5, f'{without}_prefixed': 0.5})
+  finding1.add_arm(config, f'depth1_{name}', 'rl', kept | {f'atoms_{name}': PUT_BACK})
+  finding1.add_arm(config, f'depth2_{name}', 'rl', kept | put_back[2])
+  finding1.add_arm(config, f'depth3_{name}', 'rl', kept | put_back[3])
+  finding1.add_arm(config, f'rft_{name}', 'rft', kept | put_back[2])
+
+
+def contrast(name: str, *arms: tuple[str, float], depth: int) -> tuple:
+  """A weighted sum of arms, each on the split of its mechanism; the mean over mechanisms."""
+  return name, tuple(
+    (weight / len(HELD), f'{arm}_{held}', f'with_{held}', depth)
+    for held in HELD
+    for arm, weight in arms
+  )

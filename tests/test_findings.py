@@ -1,0 +1,176 @@
+"""Findings 1 to 4: each arm is given what its config promises, and no more."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+import compgen_jax
+from compgen_jax.config import from_config_dict
+from compgen_jax.experiment import run
+from compgen_jax.learning import batches
+from compgen_jax.learning.setup import Source
+from compgen_jax.task import tables
+from configs import finding2, finding3, finding4
+from tests import helpers
+
+FINDINGS = ('finding1', 'finding2', 'finding3', 'finding4')
+ROOTS = ('sft', 'sft_missing', 'sft_isolated')
+
+
+def finding(name):
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+def shown(config, stage, kind, n=200):
+  """(share of the stage's problems, depth, modules) of n compositions per support and depth."""
+  support = config.supports
+  for name, share in zip(config.stages[stage].data, config.stages[stage].shares):
+    built = tables.build(name, support[name], config.task, config.pools, 0)
+    for depth in support[name].depths:
+      rows = tables.sample_at_depth(built, jax.random.key(0), depth, n, built.depth_cap)
+      for row in helpers.steps(rows, config.task):
+        yield share / len(support[name].depths) / n, depth, {step[kind] for step in row}
+
+
+@pytest.mark.parametrize('name', FINDINGS)
+def test_all_arms_see_equally_much(name):
+  """An arm that starts elsewhere or sees more samples: its gain would not be its data's."""
+  config = from_config_dict(finding(name))
+  arms = [arm for arm in config.stages if arm not in ROOTS]
+  explore = [arm for arm in arms if config.kind(arm).explores]
+  assert {'rft', 'rl', 'sft'} == {config.stages[arm].kind for arm in arms}
+  assert len({config.stages[arm].steps for arm in arms}) == 1
+  sizes = {(config.settings(arm).prompts, config.settings(arm).group) for arm in explore}
+  assert len(sizes) == 1
+  parents = {arm: config.stages[arm].init_from for arm in arms}
+  others = {'missing': 'sft_missing', 'isolated': 'sft_isolated'} if name == 'finding4' else {}
+  assert parents == {arm: 'sft' for arm in arms} | others
+  assert all(config.stages[root].init_from == '' for root in ROOTS if root in config.stages)
+
+
+@pytest.mark.parametrize('name', FINDINGS)
+def test_no_arm_sees_what_is_reported_as_unseen(name):
+  """A split on a training pool, or compositions that training holds under another name."""
+  config = from_config_dict(finding(name))
+  unseen = set(config.eval.splits) - set(config.eval.trained)
+  assert {config.supports[config.eval.splits[split]].pool for split in unseen} == {'test'}
+  trained = {support for stage in config.stages.values() for support in stage.data}
+  assert {config.supports[support].pool for support in trained} <= {'sft', 'rl'}
+
+
+def test_finding_2_holds_skills_out():
+  """A held-out skill that RL sees, or one that is put back as less than a quarter of the
+  prompts."""
+  config = from_config_dict(finding('finding2'))
+  held = set(finding2.HELD)
+  assert len(held) == 8
+  share = {
+    arm: {
+      atoms: sum(
+        s for s, depth, used in shown(config, arm, 1) if used & held and (depth == 1) == atoms
+      )
+      for atoms in (True, False)
+    }
+    for arm in ('none', 'atoms', 'composed', 'rft')
+  }
+  want = {'none': (0, 0), 'atoms': (0.25, 0), 'composed': (0, 0.25), 'rft': (0, 0.25)}
+  for arm, (of_atoms, of_compositions) in want.items():
+    np.testing.assert_allclose([share[arm][True], share[arm][False]], [of_atoms, of_compositions])
+  split = {name: config.supports[name] for name in ('held', 'kept')}
+  assert set(split['held'].with_skills) == set(split['kept'].without_skills) == held
+
+
+def test_finding_3_holds_routing_mechanisms_out():
+  """A held-out mechanism that RL sees, or one that is put back at another depth."""
+  config = from_config_dict(finding('finding3'))
+  for held in finding3.HELD[:2]:
+    for arm, depths in (('none', ()), ('depth1', (1,)), ('depth2', (2,)), ('depth3', (3,))):
+      rows = list(shown(config, f'{arm}_{held}', 0, n=100))
+      assert {depth for _, depth, used in rows if held in used} == set(depths)
+      share = sum(s for s, _, used in rows if held in used)
+      np.testing.assert_allclose(share, 0.25 if depths else 0)
+    assert config.supports[f'with_{held}'].with_routings == (held,)
+    assert config.stages[f'rft_{held}'].data == config.stages[f'depth2_{held}'].data
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_finding_4_overlap_is_exact(seed):
+  """Supports of unequal size, or an overlap that is there by chance."""
+  config = from_config_dict(finding('finding4'))
+
+  def build(name):
+    return tables.build(name, config.supports[name], config.task, config.pools, seed)
+
+  sft = build('sft')
+  assert len(sft.table.depth) == finding4.SIZES[-1]
+  for n in finding4.SIZES:
+    for arm, shared in (('inside', n), ('overlap', n // 2), ('disjoint', 0)):
+      stage = config.stages[f'{arm}_{n}']
+      parts = [build(name) for name in stage.data]
+      plain, prefixed = parts[::2], parts[1::2]
+      for a, b in zip(plain, prefixed):
+        assert tables.shared(a, b) == len(a.table.depth) == len(b.table.depth)
+        assert b.config.prefix and not a.config.prefix
+      assert sum(len(part.table.depth) for part in plain) == n
+      assert sum(tables.shared(part, sft) for part in plain) == shared
+      assert len(plain) == 1 or tables.shared(*plain) == 0
+      assert len(set(stage.shares)) == 1
+
+
+def test_finding_4_parents():
+  """An SFT parent that has seen what it should lack, or more tokens than that of finding 1."""
+  config = from_config_dict(finding('finding4'))
+  missing = set(finding4.MISSING)
+  assert not any(used & missing for _, _, used in shown(config, 'sft_missing', 1))
+  assert len(missing) == 4
+  taught = [s for s in config.stages['sft_isolated'].data if not config.supports[s].dry]
+  assert {config.supports[s].depths for s in taught} == {(1,)}
+  setup = run.build_setup(config, 1)
+  assert abs(_tokens(config, setup, 'sft_isolated') / _tokens(config, setup, 'sft') - 1) < 0.02
+
+
+def _tokens(config, setup, stage, n=32):
+  """Tokens of the traces of a batch of a stage (the mean of n)."""
+  rows = zip(config.stages[stage].data, config.stage_rows(stage))
+  sources = tuple(Source(name, config.supports[name], n * k) for name, k in rows)
+  supports = {s.name: tables.build(s.name, s.config, config.task, config.pools, 0) for s in sources}
+  _, _, rendered = jax.jit(lambda key: batches.draw(key, sources, supports, setup))(
+    jax.random.key(0)
+  )
+  return float(np.sum(rendered.trace_length)) / n
+
+
+# Tiny runs ----------------------------------------------------------------------------------------
+
+ARMS = {
+  'finding1': ('sft', 'rft'),
+  'finding2': ('sft', 'composed'),
+  'finding3': ('sft', 'depth2_merge'),
+  'finding4': ('sft_isolated', 'isolated'),
+}
+
+
+@pytest.mark.parametrize('name', FINDINGS)
+def test_tiny_runs(name, tmp_path):
+  """A finding that is refused, or breaks, only after its supports are made: one of its arms, and
+  the stage that it starts from, in a model and batches that are as small as can be."""
+  config = finding(name)
+  config.model.update(d_model=16, n_layers=1, n_heads=2, d_ff=16)
+  config.run.update(data_parallel=1)
+  config.eval.update(problems=8, every=0, pass_k=(), pass_samples=1)
+  for arm in list(config.stages):
+    if arm not in ARMS[name]:
+      del config.stages[arm]
+  for stage in config.stages.values():
+    stage.steps = 1
+  config.contrasts = ()
+  config.sft.batch = config.rl.prompts = config.rft.prompts = 8
+  config.rl.group = config.rft.group = 2
+  if name == 'finding4':
+    config.stages.sft_isolated.settings.batch = 8
+  rows = compgen_jax.run(config, tmp_path / 'w')
+  assert {(row['arm'], row['split']) for row in rows if row['metric'] == 'accuracy'} == {
+    (arm, split) for arm in ARMS[name] for split in config.eval.splits
+  }
