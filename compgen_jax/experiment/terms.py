@@ -165,6 +165,8 @@ def _gains(
   """(replicate's place, item) -> gain of accuracy, of items with LEAST test steps or more."""
   found = {}
   for place, seed in enumerate(seeds):
+    if not all(any(part.seed == seed for part in traces) for traces in (before, after)):
+      continue  # one of them has no checkpoint of this replicate
     rates = []
     for traces in (before, after):
       mine = [part.occasions[kind] for part in traces if part.seed == seed]

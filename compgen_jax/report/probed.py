@@ -4,8 +4,6 @@ from typing import Any
 
 from compgen_jax.report.composability import groups, rank, table
 
-SHORT = {'pairs': 'pairs', 'parents': 'parents', 'interfaces': 'interfaces'}
-
 
 def text(found: dict[str, Any]) -> str:
   """All tables that have rows."""
@@ -83,8 +81,7 @@ def _entanglement(found: dict[str, Any]) -> str:
   lines = []
   for (arm,), rows in groups(found['entanglement'], 'arm'):
     lines.append((arm, [_points(row) for row in rows]))
-  kept = [row for row in found['entanglement'] if row['arm'] == found['entanglement'][0]['arm']]
-  names = [f'{row["sort"]}: {SHORT[row["kind"]]}' for row in kept]
+  names = list(dict.fromkeys(f'{row["sort"]}: {row["kind"]}' for row in found['entanglement']))
   over = ', '.join(sorted({row['over'] for row in found['entanglement']}))
   title = f'entanglement: mean difference within modules, points, intervals over {over}'
   return _or_nothing(title, 'arm', lines, names)
