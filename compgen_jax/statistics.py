@@ -75,6 +75,46 @@ def pooled_share(successes_S: np.ndarray, n_S: np.ndarray) -> tuple[float, float
   return p, max(0.0, min(low, p - half)), min(1.0, max(high, p + half)), 'seeds'
 
 
+def stratified_difference(
+  right_CxTx2: np.ndarray, n_CxTx2: np.ndarray
+) -> tuple[float, float, float]:
+  """A difference of two proportions, within strata and then averaged, with its 95 % interval.
+
+  sum_t w_t (p_t0 - p_t1) / sum_t w_t over strata with trials on both sides, with Mantel and
+  Haenszel's weights w_t = n_t0 n_t1 / (n_t0 + n_t1) (Greenland and Robins 1985). Its variance is
+  linearised over C clusters (Cochran 1977, section 6.4): C' / (C' - 1) sum_c u_c² over the C' that
+  count, with u_c = sum_t w_t [(right_ct0 - p_t0 n_ct0) / n_t0 - (the same of side 1)] / sum_t w_t.
+  Where shares are near 0 or 1 that is too narrow, so at each end the interval is at least as wide
+  as Newcombe's (1998, method 10) of the pooled counts of these strata.
+
+  Args:
+    right_CxTx2: right ones by cluster, stratum and side.
+    n_CxTx2: all of them.
+
+  Returns:
+    (value, low, high); NaN where no stratum has trials on both sides.
+  """
+  right_Tx2, n_Tx2 = right_CxTx2.sum(axis=0), n_CxTx2.sum(axis=0)
+  both_T = np.all(n_Tx2 > 0, axis=1)
+  if not both_T.any():
+    return float('nan'), float('nan'), float('nan')
+  right_CxTx2, n_CxTx2 = right_CxTx2[:, both_T], n_CxTx2[:, both_T]
+  right_Tx2, n_Tx2 = right_Tx2[both_T], n_Tx2[both_T]
+  w_T = np.prod(n_Tx2, axis=1) / n_Tx2.sum(axis=1)
+  w_T = w_T / w_T.sum()
+  p_Tx2 = right_Tx2 / n_Tx2
+  value = float(w_T @ (p_Tx2[:, 0] - p_Tx2[:, 1]))
+  residual_CxTx2 = (right_CxTx2 - p_Tx2 * n_CxTx2) / n_Tx2
+  u_C = (residual_CxTx2[..., 0] - residual_CxTx2[..., 1]) @ w_T
+  n_clusters = int(np.any(n_CxTx2 > 0, axis=(1, 2)).sum())
+  half = Z * np.sqrt(n_clusters / max(1, n_clusters - 1) * np.sum(u_C**2))
+  (k0, k1), (n0, n1) = right_Tx2.sum(axis=0), n_Tx2.sum(axis=0)
+  (low0, high0), (low1, high1) = wilson(k0, n0), wilson(k1, n1)
+  down = np.hypot(k0 / n0 - low0, high1 - k1 / n1)
+  up = np.hypot(high0 - k0 / n0, k1 / n1 - low1)
+  return value, float(value - max(half, down)), float(value + max(half, up))
+
+
 def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
   """The chance that one of k samples is right, estimated without bias from `samples` >= k of them.
 
@@ -89,3 +129,17 @@ def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
   wrong_Q = samples - correct_Q
   factors_Qxk = np.maximum(wrong_Q[:, None] - np.arange(k), 0) / (samples - np.arange(k))
   return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
+
+
+def mixed_groups(correct_Q: np.ndarray, samples: int, group: int) -> float:
+  """The chance that `group` samples of a prompt are neither all right nor all wrong: the share of
+  groups from which a baseline within groups learns. Estimated without bias, as `pass_at_k`.
+
+  Args:
+    correct_Q: int[Q], right ones among the samples of each prompt.
+    samples: samples of a prompt.
+    group: 1 to `samples`.
+  """
+  some_right = pass_at_k(correct_Q, samples, group)
+  some_wrong = pass_at_k(samples - correct_Q, samples, group)
+  return some_right + some_wrong - 1.0

@@ -16,6 +16,7 @@ from compgen_jax.experiment import composability, files, run
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.record import Record
 from compgen_jax.report import composability as shown
+from compgen_jax.report import page
 from configs import default
 from tests import helpers
 from tests.experiments import tiny
@@ -156,17 +157,19 @@ def test_text_has_every_arm_and_number(found):
 def test_figure_shows_accuracies_by_share(found):
   """Counts on an axis of shares, a trained split, or an arm that looks like another elsewhere."""
   pytest.importorskip('matplotlib')
-  panels = shown._panels(found, 'pairs')
+  from compgen_jax.report import theory_figures
+
+  panels = theory_figures.witness_panels(found, 'pairs')
   assert {split for (split, _), _ in panels} == {'unseen', 'deeper', 'prefixed'}
-  drawn = shown.figure(found, panels, 'pairs')
+  drawn = theory_figures.witnesses(found, panels, 'pairs')
   for ax, (_, rows) in zip(drawn.axes, panels):
     sft = rows_of(rows, arm='sft')
     line = ax.get_lines()[0]
     assert list(line.get_xdata()) == [100 * row['witnessed'] / row['depth'] for row in sft]
     assert list(line.get_ydata()) == [100 * row['accuracy'] for row in sft]
   stages = found['stages']
-  looks = shown.Arms(('rl',), tuple(stages))
-  assert looks.look('rl') == shown.look(stages.index('rl'))
+  looks = theory_figures.Arms(('rl',), tuple(stages))
+  assert looks.look('rl') == theory_figures.look(stages.index('rl'))
 
 
 def test_command_writes_what_it_prints(workdir):
@@ -175,7 +178,7 @@ def test_command_writes_what_it_prints(workdir):
   result = subprocess.run(command, capture_output=True, text=True, timeout=300)
   assert result.returncode == 0, result.stderr
   held = json.loads((workdir / 'theory.json').read_text())
-  assert result.stdout == shown.text(held) + '\n' and held['arms'] == ['sft', 'rl']
+  assert result.stdout == page.theory_text(held) + '\n' and held['arms'] == ['sft', 'rl']
   pytest.importorskip('matplotlib')
   assert (workdir / 'figures' / 'witnesses.png').stat().st_size > 10_000
 

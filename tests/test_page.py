@@ -95,6 +95,16 @@ def test_without_matplotlib_there_are_tables_and_one_hint(tmp_path, no_matplotli
   assert 'sft_continued' in text and 'ex.compound_minus_atomic' in text
 
 
+def test_theory_of_an_older_version_is_named(tmp_path, no_matplotlib):
+  """A finished run that fails at its report, because of a file that another version left there."""
+  config = make_config()
+  rows, result = make_run(tmp_path, config)
+  assert 'compgen_jax.theory' not in written(tmp_path, config, rows, result)
+  (tmp_path / 'theory.json').write_text('{"accuracy": []}')
+  text = written(tmp_path, config, rows, result)
+  assert 'theory.json is of an older version: python -m compgen_jax.theory again.' in text
+
+
 # Its numbers --------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from compgen_jax.statistics import interval, pass_at_k, pooled_share, wilson
+from compgen_jax.statistics import (
+  interval,
+  pass_at_k,
+  pooled_share,
+  stratified_difference,
+  wilson,
+)
 
 
 def test_wilson_interval():
@@ -78,3 +84,42 @@ def test_pooled_share_is_never_surer_than_its_trials():
   assert pooled_share(np.array([0, 0]), np.array([50, 50]))[1:3] == wilson(0, 100)
   assert pooled_share(np.array([5]), np.array([10])) == (0.5, *wilson(5, 10), 'problems')
   assert np.isnan(pooled_share(np.array([0]), np.array([0]))[0])
+
+
+def test_difference_is_taken_within_strata():
+  """A pooled difference, which here has the other sign (Simpson), or the weights of one side."""
+  right = np.array([[[9, 80], [10, 0]]])  # one cluster: easy stratum, hard stratum
+  n = np.array([[[10, 100], [100, 10]]])
+  value, _, _ = stratified_difference(right, n)
+  assert value == pytest.approx(0.1) and right[..., 0].sum() / 110 < right[..., 1].sum() / 110
+  right, n = np.array([[[8, 2], [5, 5]]]), np.array([[[10, 10], [10, 40]]])
+  weights = np.array([10 * 10 / 20, 10 * 40 / 50])
+  want = weights @ np.array([0.6, 0.375]) / weights.sum()
+  assert stratified_difference(right, n)[0] == pytest.approx(want)
+
+
+def test_strata_with_one_side_say_nothing():
+  """A division by zero, or a missing side counted as all wrong."""
+  right, n = np.array([[[3, 0], [4, 1]]]), np.array([[[5, 0], [8, 4]]])
+  assert stratified_difference(right, n)[0] == pytest.approx(0.25)
+  assert np.isnan(stratified_difference(right[:, :1], n[:, :1])).all()
+  assert np.isnan(stratified_difference(right[:0], n[:0])).all()
+
+
+def test_difference_knows_its_clusters():
+  """Trials of one cluster taken for independent ones: the interval would be half as wide."""
+  rng = np.random.default_rng(0)
+  right = rng.integers(0, 2, (100, 1, 2)) * 4  # four trials a side and cluster, all alike
+  value, low, high = stratified_difference(right, np.full((100, 1, 2), 4))
+  p0, p1 = right.sum(axis=0)[0] / 400
+  half = 1.96 * np.sqrt((p0 * (1 - p0) + p1 * (1 - p1)) / 100)
+  assert value == pytest.approx(p0 - p1) and high - value == pytest.approx(half, rel=0.25)
+
+
+def test_difference_of_certainties_has_a_width():
+  """No spread in the data taken for certainty: Newcombe's (1998) interval of 10/10 and 0/20."""
+  n = np.ones((30, 1, 2), int)
+  n[:10, 0, 1] = n[10:, 0, 0] = 0
+  right = n * np.array([1, 0])
+  value, low, high = stratified_difference(right, n)
+  assert value == 1.0 and low == pytest.approx(0.6791, abs=1e-3)

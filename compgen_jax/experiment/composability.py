@@ -12,16 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compgen_jax.config import Config
-from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, run
-from compgen_jax.experiment.evaluate import Evaluation
-from compgen_jax.experiment.record import Record
-from compgen_jax.experiment.stages import Replicate
+from compgen_jax.experiment import files, finished
+from compgen_jax.experiment.finished import Finished
 from compgen_jax.statistics import pooled_share
-from compgen_jax.task import modules
-from compgen_jax.task.latent import Composition
 from compgen_jax.theory import closure, prediction, witnesses
-from compgen_jax.theory.witnesses import KINDS, Witnesses
+from compgen_jax.theory.witnesses import KINDS
 
 CLOSURE_DEPTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64)
 # What a regression may know of a composition. The first is the control. `used` is how often it uses
@@ -53,85 +48,32 @@ class Answers(NamedTuple):
   used_BxM: np.ndarray
 
 
-def of_run(workdir: str | os.PathLike, arms: tuple[str, ...] = ()) -> dict[str, Any]:
-  """What theory.json holds: plain data.
-
-  Args:
-    workdir: the folder of a run. It may still be running: stages that have been evaluated count.
-    arms: stages; () is all that have been evaluated.
-
-  Raises:
-    ConfigError: no run, no such stage, none of them has been evaluated, or one was evaluated on
-      problems that this code does not draw.
-  """
-  folder, config = pathlib.Path(workdir), files.read_config(workdir)
-  for arm in arms:
-    if arm not in config.stages:
-      raise ConfigError(f'arm={arm!r}: legal is {" | ".join(config.stages)}')
-  asked = [arm for arm in config.stage_order if arm in (arms or config.stages)]
-  setup = run.build_setup(config, n_devices=1)
-  evaluations: dict[str, dict[int, Evaluation]] = {}
-  replicates: dict[int, Replicate] = {}
-  for seed in config.all_seeds:
-    records = [Record(folder, config, arm, seed) for arm in asked]
-    if not any((record.folder / 'evaluation.json').exists() for record in records):
-      continue
-    replicates[seed] = run.build_replicate(config, setup, seed)
-    for record in records:
-      evaluation = record.read_evaluation(replicates[seed].evaluator.settings)
-      if evaluation is not None:
-        _require_same_problems(record, evaluation, replicates[seed])
-        evaluations.setdefault(record.stage, {})[seed] = evaluation
-  if not evaluations:
-    what = f'none of {", ".join(asked)} has been evaluated under its config.json'
-    raise ConfigError(f'workdir={str(workdir)!r}: {what}; legal is the folder of a finished run')
-  return _found(config, replicates, evaluations)
-
-
-def _require_same_problems(record: Record, evaluation: Evaluation, replicate: Replicate) -> None:
-  """Raises ConfigError where the evaluation counts more steps of a skill than its problems have.
-
-  (It counts those of traces with the right structure, nearly all once a model knows the format. An
-  older version of the code may have drawn other problems.)
-  """
-  task = next(iter(replicate.supports.values())).task
-  skills = modules.names(task.skill_inventory)
-  for (split, depth), (steps, dry_B) in replicate.evaluator.steps.items():
-    used_BxM = witnesses.times_used(witnesses.steps_of(steps, task, dry_B), task)
-    has = dict(zip(skills, used_BxM.sum(axis=0)[task.n_routings :]))
-    for row in evaluation.rows:
-      is_mine = (row['split'], row['depth'], row['metric']) == (split, depth, 'skill_accuracy')
-      if is_mine and row['n'] > has[row['module']]:
-        what = f'was evaluated on other problems of {split}/{depth} than this code draws'
-        raise ConfigError(f'{record.folder}: {what}; legal is a run of the same code')
-
-
-def _found(
-  config: Config, replicates: dict[int, Replicate], evaluations: dict[str, dict[int, Evaluation]]
+def of_run(
+  workdir: str | os.PathLike, arms: tuple[str, ...] = (), config: Config | None = None
 ) -> dict[str, Any]:
-  arms = [arm for arm in config.stage_order if arm in evaluations]
-  roots = {arm: _data(config, _root(config, arm)) for arm in arms}
-  witnessed = {
-    (data, seed): _witnesses(replicate, data)
-    for data in dict.fromkeys(roots.values())
-    for seed, replicate in replicates.items()
-  }
-  shown = dict.fromkeys([*roots.values(), *(_data(config, arm) for arm in arms)])
+  """What theory.json holds without asking a model: plain data. See `finished.open_run`."""
+  return of_finished(finished.open_run(workdir, arms, config))
+
+
+def of_finished(run: Finished) -> dict[str, Any]:
+  """The same of a run that has been read."""
+  config, arms = run.config, run.arms
+  roots = {arm: run.root_data(arm) for arm in arms}
+  shown = dict.fromkeys([*roots.values(), *map(run.data, arms)])
   found: dict[str, Any] = dict(
     experiment=config.experiment,
     stages=list(config.stage_order),
     trained=list(config.eval.trained),
     arms=arms,
-    seeds={arm: sorted(evaluations[arm]) for arm in arms},
+    seeds={arm: sorted(run.evaluations[arm]) for arm in arms},
     witnessed_by={arm: list(roots[arm]) for arm in arms},
-    supports=[_support_row(r, data) for data in shown if data for r in replicates.values()],
+    supports=[_support_row(run, data, seed) for data in shown if data for seed in run.replicates],
     accuracy=[],
     predictions=[],
   )
   for arm in arms:
-    mine = {seed: witnessed[roots[arm], seed] for seed in evaluations[arm]}
     for split in config.ordered_splits:
-      answers = _answers(replicates, evaluations[arm], mine, split)
+      answers = _answers(run, arm, split)
       found['accuracy'] += [dict(arm=arm, split=split) | row for row in _accuracy_rows(answers)]
       if split not in config.eval.trained:
         rows = [_prediction(answers, model) for model in MODELS]
@@ -139,31 +81,10 @@ def _found(
   return found
 
 
-def _root(config: Config, stage: str) -> str:
-  """The stage at the start of a stage's line."""
-  while config.stages[stage].init_from:
-    stage = config.stages[stage].init_from
-  return stage
-
-
-def _data(config: Config, stage: str) -> tuple[str, ...]:
-  """The supports that a stage trains on, without those whose steps are all dry."""
-  return tuple(name for name in config.stages[stage].data if not config.supports[name].dry)
-
-
-def _compositions(replicate: Replicate, data: tuple[str, ...]) -> Composition:
-  return witnesses.join([witnesses.compositions_of(replicate.supports[name]) for name in data])
-
-
-def _witnesses(replicate: Replicate, data: tuple[str, ...]) -> Witnesses:
-  task = replicate.supports[data[0]].task
-  return witnesses.of_steps(witnesses.steps_of(_compositions(replicate, data), task), task)
-
-
-def _support_row(replicate: Replicate, data: tuple[str, ...]) -> dict[str, Any]:
+def _support_row(run: Finished, data: tuple[str, ...], seed: int) -> dict[str, Any]:
   """What some supports of a replicate witness together."""
-  supports = [replicate.supports[name] for name in data]
-  task, compositions = supports[0].task, _compositions(replicate, data)
+  supports = [run.replicates[seed].supports[name] for name in data]
+  task, compositions = run.config.task, run.compositions(data, seed)
   steps = witnesses.steps_of(compositions, task)
   seen = witnesses.of_steps(steps, task)
   used_ZxM = witnesses.times_used(steps, task)
@@ -176,7 +97,7 @@ def _support_row(replicate: Replicate, data: tuple[str, ...]) -> dict[str, Any]:
   closures = {kind: closure.shares(seen, kind)[depths - 1].tolist() for kind in KINDS}
   return dict(
     data=list(data),
-    seed=replicate.seed,
+    seed=seed,
     sampled=any(support.table is None for support in supports),
     compositions=len(compositions.depth),
     witnessed=seen.counts(),
@@ -186,17 +107,12 @@ def _support_row(replicate: Replicate, data: tuple[str, ...]) -> dict[str, Any]:
   )
 
 
-def _answers(
-  replicates: dict[int, Replicate],
-  evaluations: dict[int, Evaluation],
-  witnessed: dict[int, Witnesses],
-  split: str,
-) -> Answers:
+def _answers(run: Finished, arm: str, split: str) -> Answers:
   """An arm's answers on a split, those of all replicates one behind the other."""
   parts = []
-  for seed, evaluation in evaluations.items():
-    seen = witnessed[seed]
-    for (name, depth), (steps, dry_B) in replicates[seed].evaluator.steps.items():
+  for seed, evaluation in run.evaluations[arm].items():
+    seen = run.witnessed(arm, seed)
+    for (name, depth), (steps, dry_B) in run.replicates[seed].evaluator.steps.items():
       if name != split:
         continue
       right_B = np.array(evaluation.items[f'{split}/{depth}'])
@@ -261,7 +177,7 @@ def _prediction(answers: Answers, model: str) -> dict[str, Any]:
   for depth in np.unique(depth_B).tolist():
     at = depth_B == depth
     of_depth = prediction.by_class(coverage_BxK[at], predicted_B[at], right_B[at])
-    by_depth[str(depth)] = _plain(prediction.rank_correlation(of_depth))
+    by_depth[str(depth)] = _ranks(of_depth)
   kinds = [term for term in terms if term in KINDS]  # they are the last features
   log_odds = regression.per_unit_F[len(regression.per_unit_F) - len(kinds) :].tolist()
   return dict(
@@ -270,16 +186,15 @@ def _prediction(answers: Answers, model: str) -> dict[str, Any]:
     n_measured=len(right_B),
     log_loss=prediction.log_loss(predicted_B, right_B),
     log_odds_per_unwitnessed_step=dict(zip(kinds, log_odds)),
-    rank_correlation=_plain(prediction.rank_correlation(classes)),
+    rank_correlation=_ranks(classes),
     rank_correlation_by_depth=by_depth,
     calibration=[b._asdict() for b in prediction.calibration(predicted_B, right_B)],
     classes=[b._asdict() for b in classes],
   )
 
 
-def _plain(correlation: prediction.Correlation) -> dict[str, float | None]:
-  """As JSON has it: it knows no NaN."""
-  return {k: None if np.isnan(v) else v for k, v in correlation._asdict().items()}
+def _ranks(bins: list[prediction.Bin]) -> dict[str, float | None]:
+  return files.without_nan(prediction.rank_correlation(bins)._asdict())
 
 
 def write(workdir: str | os.PathLike, found: dict[str, Any]) -> pathlib.Path:

@@ -34,6 +34,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
 
 
+def without_nan(row: dict[str, Any]) -> dict[str, Any]:
+  """The row with None in place of NaN, which JSON does not have."""
+  return {name: None if value != value else value for name, value in row.items()}
+
+
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
   write_text(path, ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from compgen_jax.config import Config, to_dict
 from compgen_jax.experiment import files
-from compgen_jax.report import tables
+from compgen_jax.report import composability, probed, tables
 from compgen_jax.report.digest import Contrast, Digest, Side, digest, signed
 from compgen_jax.report.tables import breakable, details, escape, note
 
@@ -85,13 +85,30 @@ def write(
     summary: what summary.json holds.
   """
   d = digest(folder, config, rows, summary)
-  text = page(d, config, summary, _figures(folder, d))
+  text = page(d, config, summary, _figures(folder, d), _theory(folder))
   # Plain ASCII, so that it reads the same whatever encoding the file system or a server claims.
   files.write_bytes(folder / 'report.html', text.encode('ascii', 'xmlcharrefreplace'))
 
 
-def page(d: Digest, config: Config, summary: dict[str, Any], figures: list[str]) -> str:
-  """The whole report; `figures` are ready HTML."""
+def write_theory(folder: pathlib.Path, config: Config, found: dict[str, Any]) -> None:
+  """Writes the figures of theory.json; where the run has a summary, its whole report anew."""
+  summary = folder / 'summary.json'
+  if summary.exists():
+    rows = files.read_jsonl(folder / 'results.jsonl')
+    write(folder, config, rows, json.loads(summary.read_text(encoding='utf-8')))
+  elif _has_matplotlib():
+    _theory_figures(folder, found)
+
+
+def theory_text(found: dict[str, Any]) -> str:
+  """All tables of theory.json, for a terminal."""
+  return f'{composability.text(found)}\n{probed.text(found)}'
+
+
+def page(
+  d: Digest, config: Config, summary: dict[str, Any], figures: list[str], theory: list[str]
+) -> str:
+  """The whole report; `figures` and `theory` (what theory.json says) are ready HTML."""
   title = escape(f'{summary["experiment"]}: results')
   greedy = tables.cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy)
   others = [
@@ -110,6 +127,7 @@ def page(d: Digest, config: Config, summary: dict[str, Any], figures: list[str])
   parts += ['<h2>Figures</h2>', *figures]
   if d.modules:
     parts += ['<h2>Modules</h2>', *(tables.modules_table(d, metric) for metric in d.modules)]
+  parts += theory
   resolved = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
   parts += [
     '<h2>How it was made</h2>',
@@ -168,14 +186,48 @@ def _named(contrasts: list[Contrast]) -> str:
 
 def _figures(folder: pathlib.Path, d: Digest) -> list[str]:
   """Draws, saves and embeds the figures; one line instead where matplotlib is not installed."""
-  try:
-    import matplotlib  # noqa: F401  an extra: setup.py, [plots]
-  except ImportError:
+  if not _has_matplotlib():
     return [note(NO_FIGURES)]
   from compgen_jax.report import figures
 
+  return _embedded(folder, figures.draw(d))
+
+
+def _has_matplotlib() -> bool:
+  try:
+    import matplotlib  # noqa: F401  an extra: setup.py, [plots]
+  except ImportError:
+    return False
+  return True
+
+
+def _theory(folder: pathlib.Path) -> list[str]:
+  """What theory.json says, if it is there; one line where another version of the code made it."""
+  path = folder / 'theory.json'
+  if not path.exists():
+    return []
+  found = json.loads(path.read_text(encoding='utf-8'))
+  title = '<h2>What SFT witnessed, and what models do with single modules</h2>'
+  if 'asked' not in found:
+    return [title, note('theory.json is of an older version: python -m compgen_jax.theory again.')]
+  of = '; '.join(
+    f'{arm}: seeds {", ".join(map(str, seeds))}' for arm, seeds in found['seeds'].items()
+  )
+  parts = _theory_figures(folder, found) if _has_matplotlib() else []
+  text = details('All tables', f'<pre>{escape(theory_text(found))}</pre>')
+  return [title, note(f'As of python -m compgen_jax.theory ({of}).'), *parts, text]
+
+
+def _theory_figures(folder: pathlib.Path, found: dict[str, Any]) -> list[str]:
+  from compgen_jax.report import theory_figures
+
+  return _embedded(folder, theory_figures.draw(found))
+
+
+def _embedded(folder: pathlib.Path, drawings: list[Any]) -> list[str]:
+  """Saves figures to figures/*.png; returns them as HTML."""
   parts = []
-  for drawing in figures.draw(d):
+  for drawing in drawings:
     buffer = io.BytesIO()
     drawing.figure.savefig(buffer, format='png')
     files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())

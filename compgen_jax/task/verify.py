@@ -40,6 +40,18 @@ class Verdict(NamedTuple):
   result_ok: jax.Array
 
 
+class Said(NamedTuple):
+  """The strings of a trace whose structure is right, as the trace has them; else without meaning.
+
+  values: leading axis E, the problem's inputs and then a result a step. operands: leading axis L;
+  those of a compact trace mean nothing. A length is what the trace says, so it can be 0 or above
+  the width cap.
+  """
+
+  values: String
+  operands: String
+
+
 class _Trace(NamedTuple):
   """A trace up to its first `end`; what follows is ignored.
 
@@ -122,49 +134,60 @@ def _structure_is_right(trace: _Trace, problem: Problem, task: TaskConfig) -> ja
   return trace.ended & right_markers & no_letters_between & (trace.markers[0] == 0)
 
 
-def _steps_are_right(
-  trace: _Trace, problem: Problem, task: TaskConfig
-) -> tuple[jax.Array, jax.Array]:
-  """`(operand_ok, result_ok)`, both bool[L], for traces whose structure is right."""
-  composition = problem.composition
-  step_L = jnp.arange(composition.routing.shape[0])
+def _said(trace: _Trace, problem: Problem, task: TaskConfig) -> Said:
+  step_L = jnp.arange(problem.composition.routing.shape[0])
 
   def string_behind(i):
     return _string_between(trace, trace.markers[i], trace.markers[i + 1], task.width)
 
-  said_operands = jax.vmap(string_behind)(4 * step_L + 2)
-  said_results = jax.vmap(string_behind)(4 * step_L + 3)
+  operands = jax.vmap(string_behind)(4 * step_L + 2)
+  results = jax.vmap(string_behind)(4 * step_L + 3)
   inputs = jax.tree.map(lambda v: v[:2], problem.values)
-  said_values = strings.join(inputs, said_results)
+  return Said(strings.join(inputs, results), operands)
 
-  def is_proper(s):  # modules are defined only for such strings
-    return (s.length >= 1) & (s.length <= task.width)
+
+def is_proper(s: String, task: TaskConfig) -> jax.Array:
+  """bool: the string (any leading axes) has 1 to W letters. Modules are defined for no other."""
+  return (s.length >= 1) & (s.length <= task.width)
+
+
+def _steps_are_right(said: Said, problem: Problem, task: TaskConfig) -> tuple[jax.Array, jax.Array]:
+  """`(operand_ok, result_ok)`, both bool[L], for traces whose structure is right."""
+  composition = problem.composition
 
   def verify_step(i):
-    sources = routing.sources(said_values, i)
+    sources = routing.sources(said.values, i)
     operand = modules.apply(task.routing_inventory, composition.routing[i], sources, task.alphabet)
     operand_ok = jnp.bool_(True)
     if task.trace == 'explicit':
-      said_operand = strings.at(said_operands, i)
-      operand_ok = is_proper(said_operand) & strings.equal(said_operand, operand)
+      said_operand = strings.at(said.operands, i)
+      operand_ok = is_proper(said_operand, task) & strings.equal(said_operand, operand)
       operand = said_operand
     result = modules.apply(task.skill_inventory, composition.skill[i], operand, task.alphabet)
-    said_result = strings.at(said_results, i)
-    result_ok = is_proper(operand) & is_proper(said_result) & strings.equal(said_result, result)
+    said_result = strings.at(said.values, i + 2)
+    result_ok = strings.equal(said_result, result)
+    result_ok &= is_proper(operand, task) & is_proper(said_result, task)
     return operand_ok, result_ok
 
-  return jax.vmap(verify_step)(step_L)
+  return jax.vmap(verify_step)(jnp.arange(composition.routing.shape[0]))
 
 
 def verify(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> Verdict:
   """Verdicts on one trace (int32[C], any values) of one problem, its dry steps included."""
+  return read(problem, trace_C, task)[0]
+
+
+def read(problem: Problem, trace_C: jax.Array, task: TaskConfig) -> tuple[Verdict, Said]:
+  """The verdicts on a trace, and what it says; see `verify`."""
   depth, depth_cap = problem.composition.depth, problem.composition.routing.shape[0]
   trace = _parse(trace_C, depth_cap, task)
   answer = _answer_is_right(trace, problem.answer, task)
   structure = _structure_is_right(trace, problem, task)
-  operand_ok, result_ok = _steps_are_right(trace, problem, task)
+  said = _said(trace, problem, task)
+  operand_ok, result_ok = _steps_are_right(said, problem, task)
   step_L = jnp.arange(depth_cap)
   used_L = (problem.dry <= step_L) & (step_L < depth)
   strict = answer & structure & jnp.all((operand_ok & result_ok) | ~used_L)
   counted_L = structure & used_L
-  return Verdict(answer, structure, strict, operand_ok & counted_L, result_ok & counted_L)
+  verdict = Verdict(answer, structure, strict, operand_ok & counted_L, result_ok & counted_L)
+  return verdict, said

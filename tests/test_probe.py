@@ -1,0 +1,239 @@
+"""What is asked of a run's models, and the rows that come of it.
+
+The run is made up: oracles write in place of models, so that every score is known beforehand.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from compgen_jax import config as config_lib
+from compgen_jax.errors import CheckpointError
+from compgen_jax.experiment import asking, composability, files, probe, run, scores, terms
+from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.finished import open_run
+from compgen_jax.experiment.record import Record
+from compgen_jax.report import page, probed
+from compgen_jax.theory import witnesses
+from configs import default
+from tests import oracles
+from tests.experiments import tiny
+
+SEEDS = (0, 1)
+SKILLS = ('reverse', 'fork', 'climb', 'successor', 'sort_up')
+ROUTINGS = ('previous', 'earlier', 'merge', 'first_input')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_questions():
+  """Fewer traces than of a real run, and one compiled program."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(asking, 'ROWS', 256)
+    patch.setattr(probe, 'PROMPTS', 16)
+    patch.setattr(probe, 'GOLDEN', 256)
+    patch.setattr(terms, 'REACH', (16, 16))
+    patch.setattr(terms, 'ENRICHED', (256, 4))
+    patch.setattr(terms, 'KS', (1, 4, 16, 64))
+    yield
+
+
+@pytest.fixture(scope='module')
+def config():
+  made = tiny(seeds=SEEDS, eval__problems=256, eval__pass_k=(), contrasts=())
+  made.task.update(routings=ROUTINGS, skills=SKILLS)
+  made.supports.sft = default.support(compositions=6)
+  made.supports.rl = default.support(pool='rl', depths=(2, 3))
+  made.supports.unseen = default.support(pool='test', depths=(2, 3))
+  made.supports.prefixed = default.support(pool='rl', depths=(2,), prefix=1)
+  del made.supports['deeper'], made.eval.splits['deeper']
+  made.stages.rl.update(data=('rl', 'prefixed'), shares=(0.5, 0.5))
+  return config_lib.from_config_dict(made)
+
+
+@pytest.fixture(scope='module')
+def made_up(config, tmp_path_factory):
+  """A run whose three stages were evaluated."""
+  folder = tmp_path_factory.mktemp('made_up')
+  files.write_json(folder / 'config.json', config_lib.to_dict(config))
+  setup = run.build_setup(config, n_devices=1)
+  for seed in SEEDS:
+    settings = run.build_replicate(config, setup, seed).evaluator.settings
+    cells = {'unseen/2': [True] * 256, 'unseen/3': [True] * 256, 'seen/2': [True] * 256}
+    cells |= {'seen/3': [True] * 256, 'atoms/1': [True] * 256}
+    for stage in ('sft', 'rl', 'rft'):
+      Record(folder, config, stage, seed).write_evaluation(Evaluation([], cells), settings)
+  return open_run(folder)
+
+
+@pytest.fixture(scope='module')
+def found(made_up):
+  """Greedy, `sft` errs in the result exactly where a pair is unwitnessed; of its samples, every
+  other one is right. `rl` never errs; `rft` has no checkpoint."""
+
+  def writer_of(stage, seed):
+    if stage == 'rft':
+      raise CheckpointError('none')
+    task = made_up.config.task
+    pair_RxS = made_up.witnessed('sft', seed).pair_RxS
+
+    def errs(steps, i, parents):
+      routing, skill = steps[i]
+      is_seen = pair_RxS[task.routings.index(routing), task.skills.index(skill)]
+      return '' if is_seen or stage == 'rl' else 'result'
+
+    right, wrong = oracles.writer(task, oracles.perfect), oracles.writer(task, errs)
+
+    def write(problems, rendered, key, ids_B, temperature):
+      is_right_B = (np.asarray(ids_B) % 2 == 1) & (temperature > 0)
+      tokens = [w(problems, rendered, key, ids_B, temperature) for w in (right, wrong)]
+      return np.where(is_right_B[:, None], *tokens)
+
+    return write
+
+  return probe.of_run(made_up, writer_of)
+
+
+def rows_of(found, table, **wanted):
+  rows = [r for r in found[table] if all(r[name] == value for name, value in wanted.items())]
+  assert rows
+  return rows
+
+
+def test_arms_without_a_checkpoint_are_left_out(found):
+  """A run that stops because one of its stages is not finished."""
+  assert found['asked'] == ['sft', 'rl']
+  assert {row['arm'] for row in found['modules']} == {'sft', 'rl'}
+
+
+def test_modules_are_scored_by_context(found):
+  """Witnesses of another replicate, RL's own support in place of its parent's, or a routing
+  mechanism blamed for a result."""
+  for row in rows_of(found, 'modules', sort='skill'):
+    for side, right in (('witnessed', 1.0), ('unwitnessed', float(row['arm'] == 'rl'))):
+      assert row['pairs'][side]['value'] in (right, None)
+    positions = row['positions']
+    assert sum(positions['n']) == row['all']['n'] and len(positions['n']) == 3
+  for row in rows_of(found, 'modules', sort='routing'):
+    assert row['all']['value'] == 1.0
+  value = {(r['arm'], r['sort']): r['value'] for r in rows_of(found, 'entanglement', kind='pairs')}
+  assert value == {
+    ('sft', 'skill'): 1,
+    ('sft', 'routing'): 0,
+    ('rl', 'skill'): 0,
+    ('rl', 'routing'): 0,
+  }
+  assert {row['over'] for row in found['entanglement']} == {'seeds'}
+  n = sum(r['all']['n'] for r in rows_of(found, 'modules', arm='rl', sort='skill'))
+  assert n == len(SEEDS) * 256 * (2 + 3)
+
+
+def test_swaps_are_scored(found):
+  """The old pair's witness for the new one's, other inputs for the swapped problem, or swapped
+  compositions that training may hold."""
+  for row in rows_of(found, 'swaps', arm='rl'):
+    assert row['exact']['value'] == row['there_before']['value'] == 1.0 and row['exact']['n'] > 30
+  for is_seen in (True, False):
+    (row,) = rows_of(found, 'swaps', arm='sft', sort='skill', witnessed=is_seen)
+    assert row['there']['value'] == float(is_seen)
+    assert row['before']['value'] == 1.0 and 0 < row['there_before']['value'] < 1
+
+
+def test_swapped_compositions_stay_in_the_split(made_up):
+  """A swap into SFT's or RL's pool, which would not be unseen."""
+  question = probe._question(made_up, 'unseen', 0)
+  support = made_up.replicates[0].supports['unseen']
+  assert np.asarray(support.contains_all(question.swaps.compositions)).all()
+  assert len(question.swapped_B) > 300
+  picked = question.compositions.depth[question.swapped_B]
+  np.testing.assert_array_equal(picked, question.swaps.compositions.depth)
+
+
+def test_sampled_traces_are_judged(found, made_up):
+  """Greedy traces in their place, or errors of other kinds."""
+  (rl,), (sft,) = (rows_of(found, 'traces', arm=arm) for arm in ('rl', 'sft'))
+  assert rl['n'] == 16 * probe.SAMPLES * len(SEEDS) and rl['strict']['value'] == 1.0
+  assert rl['first_wrong'] == dict.fromkeys(('structure', 'operand', 'result', 'end'), 0.0)
+  assert rl['distinct_traces'] == rl['distinct_selections'] == 1.0
+  assert rl['rewarded'] == probe.SAMPLES
+  wrong = sft['first_wrong']
+  assert wrong['result'] == pytest.approx(1.0 - sft['strict']['value']) and wrong['result'] > 0.2
+  assert sum(sft['first_wrong_step']) == round(wrong['result'] * sft['n'])
+
+
+def test_golden_ambiguity_is_of_sfts_data(found, made_up):
+  """RL's support, or one replicate's only."""
+  names = witnesses.module_names(made_up.config.task)
+  rows = rows_of(found, 'golden', data=['sft'])
+  assert [row['module'] for row in rows] == list(names)
+  steps = sum(row['n'] for row in rows if row['sort'] == 'skill')
+  assert 2 * 256 * len(SEEDS) < steps < 3 * 256 * len(SEEDS)
+  assert any(row['ambiguous'] for row in rows)
+  assert all(0 <= row['ambiguous'] <= 1 for row in rows if row['n'])
+
+
+def test_exploring_starts_from_what_the_parent_earns(found, made_up):
+  """Samples of the arm itself, of its prefixed prompts, or a pass rate of other samples."""
+  all_, two, three = rows_of(found, 'reach', arm='rl')
+  assert (all_['parent'], all_['depth'], all_['prompts']) == ('sft', 0, 16 * len(SEEDS))
+  assert two['prompts'] == three['prompts'] == 8 * len(SEEDS)
+  assert 'pass@16' in all_ and 'pass@64' not in all_
+  # Of a prompt's 16 samples, 8 or all are right.
+  assert all_['never'] == 0.0 and all_['pass@16'] == 1.0 and 0 < all_['always'] < 1
+  assert all_['pass@1'] == pytest.approx(1 - 0.5 * (1 - all_['always']))
+  assert all_['informative'] == pytest.approx((1 - all_['always']) * 8 / 15)
+
+
+def test_what_is_enriched_is_gained(found):
+  """Gains of another arm, or items of different replicates mixed up: here the pairs that gain are
+  those whose samples are right by halves, and these are enriched."""
+  (row,) = rows_of(found, 'gains', arm='rl', kind='pairs')
+  assert row['items'] == len(row['points']) > 20
+  assert {(headroom, gain) for _, _, headroom, gain in row['points']} == {(0.0, 0.0), (0.5, 1.0)}
+  for value, within, _, gain in row['points']:
+    assert (value > 0) == (within > 0) == bool(gain)
+  assert row['within']['value'] > 0.7 and row['headroom']['value'] == pytest.approx(1.0)
+  rows = [row for row in found['enrichment'] if row['module'] in SKILLS and row['p0'] < 1]
+  assert len(rows) > 2 and all(row['reward_if'] > row['reward_if_not'] for row in rows)
+
+
+def test_tables_and_figures_have_every_arm(made_up, found, tmp_path):
+  """A table that fails on what it is given, or a row without its arm."""
+  whole = composability.of_finished(made_up) | found
+  text = probed.text(whole)
+  for line in (
+    'sft: unseen',
+    'rl: unseen: skill, unwitnessed pair',
+    'rl from sft, groups of 2: all',
+  ):
+    assert line in text
+  assert 'not asked, because there is no checkpoint: rft' in text
+  files.write_json(tmp_path / 'theory.json', whole)  # no NaN
+  pytest.importorskip('matplotlib')
+  page.write_theory(tmp_path, made_up.config, whole)
+  names = {path.stem for path in (tmp_path / 'figures').iterdir()}
+  assert names == {'witnesses', 'predicted', 'entanglement', 'enrichment'}
+
+
+def test_models_are_asked_and_reported(finished, tmp_path):
+  """A real run: parameters of another stage, or a report without the theory."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(finished[0], workdir)
+  opened = open_run(workdir, ('rl',))
+  whole = composability.of_finished(opened) | probe.of_run(opened)
+  assert whole['asked'] == ['rl']
+  files.write_json(workdir / 'theory.json', whole)
+  page.write_theory(workdir, opened.config, whole)
+  assert 'sampled traces' in (workdir / 'report.html').read_text()
+  json.dumps(whole, allow_nan=False)
+
+
+def test_samples_of_a_prompt_are_one_cluster():
+  """An interval as if 16 samples of each of 64 prompts were 1,024 prompts."""
+  prompt_N = np.repeat(np.arange(64), 16)
+  right_N = prompt_N % 4 == 0
+  alone, clustered = scores.share(right_N, 0 * prompt_N), scores.share(right_N, prompt_N)
+  assert alone['value'] == clustered['value'] == 0.25 and clustered['n'] == 1024
+  assert clustered['high'] - clustered['low'] > 3.5 * (alone['high'] - alone['low'])
+  assert scores.share(right_N[:0], prompt_N[:0])['value'] is None
