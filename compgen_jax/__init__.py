@@ -4,7 +4,8 @@ The Python interface:
 
   run(config, workdir)              runs an experiment to its end; returns the rows of its results
   read(workdir)                     the rows of a finished run, as flat dicts (for pandas.DataFrame)
-  load(workdir, stage, seed=None)   the model of a finished stage: .sample, .score, .problems
+  load(workdir, stage, seed=None)   the model of a finished stage: .evaluate, .sample, .score,
+                                    .problems
   export(config, support, n, path)  problems with golden traces as JSONL, to train a model elsewhere
   verify(line, trace)               judges a trace of such a line (compgen_jax.verifier)
 
@@ -21,8 +22,8 @@ nothing):
   rows = compgen_jax.run(config, 'runs/example')
 
   model = compgen_jax.load('runs/example', 'sft')
-  for sample in model.sample('bca dd: earlier reverse, merge successor', n=2):
-    print(sample)  # the first wrong step is marked
+  print(model.evaluate('unseen', depths=(2, 3, 4)))  # a table; the rows are dicts
+  print(model.sample('bca dd: earlier reverse, merge successor', n=2))  # first wrong step marked
   problem = model.problems('unseen', 1, depth=2)[0]
   print(model.score(problem, problem.trace).total)  # log-probability of the golden trace, in nats
 

@@ -75,3 +75,6 @@ def test_samples():
   assert rows['pass@1']['value'] == pytest.approx((1 / 4 + 0 + 1) / 3)
   assert rows['pass@2']['value'] == pytest.approx((1 / 2 + 0 + 1) / 3)
   assert {row['n'] for row in rows.values()} == {3}
+  # Wilson's interval of 1.25 of 3, by hand.
+  got = rows['pass@1']['low'], rows['pass@1']['high']
+  assert got == pytest.approx((0.1044, 0.8226), abs=1e-3)

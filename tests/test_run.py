@@ -82,10 +82,14 @@ def test_a_run_may_be_renamed(finished, tmp_path):
   assert trained_files(tmp_path / 'w') == trained_files(workdir)
 
 
-def test_evaluating_more_often_changes_no_training(finished, tmp_path):
-  """Evaluation that draws from the training's randomness."""
+def test_evaluating_more_often_changes_no_training(finished, tmp_path, caplog):
+  """Evaluation that draws from the training's randomness; and a second run in a process that
+  compiles again what the first has compiled."""
   workdir, rows = finished
-  other = compgen_jax.run(tiny(eval__every=0), tmp_path / 'w')
+  with jax.log_compiles():
+    other = compgen_jax.run(tiny(eval__every=0), tmp_path / 'w')
+  compiled = [message for message in caplog.messages if message.startswith('Compiling')]
+  assert not compiled
   ends = {'sft': 12, 'rl': 4, 'rft': 2}
   assert other == [row for row in rows if row['step'] == ends[row['arm']]]
   got, want = history(tmp_path / 'w', 'rl')[-1], history(workdir, 'rl')[-1]

@@ -10,7 +10,7 @@ import pytest
 import compgen_jax
 from compgen_jax import verifier
 from compgen_jax.config import ConfigError
-from compgen_jax.experiment import trained
+from compgen_jax.experiment import run, trained
 from compgen_jax.experiment.checkpoint import CheckpointError
 from compgen_jax.model import rollout
 from compgen_jax.task import text
@@ -32,7 +32,7 @@ def test_a_stage_is_loaded_without_its_config(sft_run, model):
   for ours, theirs, new in zip(*leaves):
     assert ours.shape == theirs.shape == new.shape
   assert any(np.any(ours != theirs) for ours, theirs in zip(*leaves[:2]))
-  assert other.seed == 5 and repr(model) == "Trained(stage='sft', seed=3)"
+  assert other.seed == 5 and repr(model) == "Trained(stage='sft', seed=3, step=12)"
   same = compgen_jax.load(sft_run, 'sft', seed=3)
   jax.tree.map(np.testing.assert_array_equal, same.params, model.params)
 
@@ -97,7 +97,42 @@ def test_samples_say_what_is_wrong(model):
     assert repr(right).endswith('    answer right, structure right; every step right')
 
 
+def test_evaluate_measures_on_the_runs_problems(sft_run, model, monkeypatch):
+  """A split of other problems than the run's, so that its numbers can't be compared with a run's;
+  rows that differ in form."""
+  seen = {}
+  whole = trained.Evaluator.__call__
+
+  def call(evaluator, *args, **kwargs):
+    seen.update(evaluator.problems)
+    return whole(evaluator, *args, **kwargs)
+
+  monkeypatch.setattr(trained.Evaluator, '__call__', call)
+  rows = [row for row in compgen_jax.read(sft_run) if (row['seed'], row['split']) == (3, 'unseen')]
+  assert model.evaluate('unseen') == rows and rows
+  base = run.build_setup(model.config, 1)
+  problems = run.build_replicate(model.config, base, 3).evaluator.problems
+  assert list(seen) == [('unseen', 2)]
+  want, got = (jax.tree.leaves(cells['unseen', 2]) for cells in (problems, seen))
+  for a, b in zip(want, got, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_evaluate_on_any_depths_and_supports(model):
+  """A depth, a number or a support other than the one asked for."""
+  rows = model.evaluate('rl', depths=(3, 2), n=4)
+  assert {(row['split'], row['depth'], row['n']) for row in rows} == {('rl', 3, 4), ('rl', 2, 4)}
+  assert 'accuracy, %' in repr(rows) and len(repr(rows).splitlines()) == 3
+  (depth,) = {row['depth'] for row in model.evaluate('seen', depths=(1,), n=2)}
+  assert depth == 1
+
+
 @pytest.mark.parametrize('call, message', [
+  (lambda m: m.evaluate('nope'), "evaluate('nope'): legal is atoms | sft | rl"),
+  (lambda m: m.evaluate('unseen', (4,)), 'depths=(4,): legal for unseen is some of 1, 2, 3'),
+  (lambda m: m.evaluate('seen', (3,)), 'depths=(3,): legal for seen is some of 1, 2,'),
+  (lambda m: m.evaluate('seen', (1, 1)), 'each once'),
+  (lambda m: m.evaluate('seen', n=1), 'n=1: legal is 2 or more'),
   (lambda m: m.sample('solve A q ='), "'q' is no word of this task"),
   (lambda m: m.sample(WHAT, n=0), 'legal is n >= 1'),
   (lambda m: m.sample(WHAT, temperature=-1.0), 'temperature >= 0'),

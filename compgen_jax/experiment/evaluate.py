@@ -126,8 +126,12 @@ class Evaluator:
     seed: int,
     supports: dict[str, Support],
     training: Iterable[str],
+    cells: Iterable[tuple[str, int]] | None = None,
   ):
     """Draws the compositions and checks them against the supports that are called in `training`.
+
+    `cells`: the (split, depth)s to evaluate; all by default. `supports` holds theirs, and those of
+    `training`.
 
     Raises:
       LeakError: a composition of a split that is not in `eval.trained` is in a training support.
@@ -142,7 +146,7 @@ class Evaluator:
     salt = replicate_salt(config.pools.salt, seed)
     self._key = jax.random.fold_in(jax.random.key(salt), zlib.crc32(b'evaluation problems'))
     self._drawn = {}
-    for split, depth in self._support:
+    for split, depth in self._support if cells is None else cells:
       support = supports[config.eval.splits[split]]
       drawn, compositions = self._draw(support, split, depth)
       if split not in config.eval.trained:

@@ -7,7 +7,7 @@ from typing import Any
 
 from compgen_jax import config as config_lib
 from compgen_jax.config import Config
-from compgen_jax.experiment import files, problems
+from compgen_jax.experiment import files, platform, problems
 
 
 def export(config: Any, support: str, n: int, path: str | os.PathLike) -> None:
@@ -28,5 +28,6 @@ def export(config: Any, support: str, n: int, path: str | os.PathLike) -> None:
   """
   if not isinstance(config, Config):
     config = config_lib.from_config_dict(config)
+  platform.prepare()
   lines = [json.dumps(problem.line()) for problem in problems.draw(config, support, n)]
   files.write_text(pathlib.Path(path), '\n'.join(lines) + '\n')

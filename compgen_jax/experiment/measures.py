@@ -52,11 +52,16 @@ def of_modules(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[di
 
 
 def of_samples(correct_QxG: np.ndarray, ks: tuple[int, ...]) -> list[dict[str, Any]]:
-  """Unbiased pass@k rows, from G sampled traces a problem."""
+  """Unbiased pass@k rows, from G sampled traces a problem.
+
+  A mean of values in [0, 1] varies no more than a share does: Wilson's interval, over problems, is
+  wide enough for it.
+  """
   n_problems, n_samples = correct_QxG.shape
   correct_Q = correct_QxG.sum(axis=1)
   rows = []
   for k in ks:
     value = pass_at_k(correct_Q, n_samples, k)
-    rows.append(dict(metric=f'pass@{k}', value=value, n=n_problems))
+    low, high = wilson(value * n_problems, n_problems)
+    rows.append(dict(metric=f'pass@{k}', value=value, n=n_problems, low=low, high=high))
   return rows

@@ -11,18 +11,32 @@ import dataclasses
 import os
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from compgen_jax.experiment.progress import say
 
 
 def prepare() -> None:
-  """Settings that must be made before jax first touches a device; what the user set stays."""
+  """Settings that must be made before jax first touches a device; what the user set stays.
+
+  Every entrance calls it (commands, `run`, `load`, `export`); the first call counts.
+  """
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/compgen_jax'))
+    compilation_cache.reset_cache()  # or a process that has compiled before would not look there
   # By default programs that compile within a second are not kept: here they are many, and add up to
   # several seconds.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   flags = os.environ.get('XLA_FLAGS', '')
-  if 'xla_force_host_platform_device_count' not in flags and cores() > 1:
+  is_chosen = 'xla_force_host_platform_device_count' in flags or jax.config.jax_num_cpu_devices > 0
+  if is_chosen or cores() == 1:
+    return
+  try:
     jax.config.update('jax_num_cpu_devices', cores())
+  except RuntimeError:  # jax is in use already, as after `jax.devices()` in a notebook
+    if jax.default_backend() == 'cpu':
+      what = f'jax was used before compgen_jax: {jax.device_count()} of {cores()} cores work'
+      say(f'{what}; set jax.config.update("jax_num_cpu_devices", {cores()}) right after the import')
 
 
 def cores() -> int:

@@ -99,6 +99,15 @@ def _solvable(config: Config, name: str, seed: int) -> Support:
       dry = config.supports[name].dry
       kind = 'a dry support, whose traces are noise' if dry else 'its problems begin with dry steps'
     raise ConfigError(f'support={name!r}: {kind}; legal is {" | ".join(solvable)}')
+  return build(name, config, seed)
+
+
+def build(name: str, config: Config, seed: int) -> Support:
+  """A support of a replicate; the same object for the same arguments.
+
+  Raises:
+    ConfigError: it is empty or holds fewer compositions than asked for.
+  """
   return _build(name, config.supports[name], config.task, config.pools, seed)
 
 

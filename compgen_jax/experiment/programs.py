@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax.config import Config
@@ -20,6 +21,8 @@ from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.devices import REPLICATES, Devices
 from compgen_jax.learning.gradients import MAXIMA, join
+from compgen_jax.learning.optimizer import OptimizerConfig
+from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import TrainState, create
 
@@ -47,7 +50,7 @@ class Stage:
     """What a replicate of the stage keeps on disk."""
     return Record(self.workdir, self.config, self.name, seed)
 
-  @functools.cached_property
+  @property
   def advance(self) -> Callable:
     """The compiled `(state, given, n) -> (state, metrics)`: see `updates`."""
     return updates(self)
@@ -58,15 +61,23 @@ def build(
 ) -> Stage:
   """Puts a stage together from `base` (task, model, devices); compiles nothing."""
   stage, settings = config.stages[name], config.settings(name)
-  learning_rate = optimizer.schedule(settings.lr, settings.warmup, stage.steps, settings.schedule)
   setup = dataclasses.replace(
     base,
-    tx=optimizer.make(config.optimizer, settings.optimizer, learning_rate),
+    tx=_optimizer(config.optimizer, settings, stage.steps),
     sources=_sources(config, zip(stage.data, config.stage_rows(name))),
     anchor=_sources(config, config.anchor_rows(name).items()),
     devices=Devices(base.devices.n, n_replicates),
   )
   return Stage(name, config, setup, workdir)
+
+
+@functools.cache
+def _optimizer(
+  config: OptimizerConfig, settings: Section, steps: int
+) -> optax.GradientTransformation:
+  """The same object for the same arguments: it is a part of what programs are looked up by."""
+  learning_rate = optimizer.schedule(settings.lr, settings.warmup, steps, settings.schedule)
+  return optimizer.make(config, settings.optimizer, learning_rate)
 
 
 def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, ...]:
@@ -81,8 +92,13 @@ def updates(stage: Stage) -> Callable:
   several devices the whole loop runs inside one `shard_map`: devices meet only where a step sums
   over the batch.
   """
-  setup, config = stage.setup, stage.config.settings(stage.name)
-  step = stage.config.kind(stage.name).step
+  config, name = stage.config, stage.name
+  return _updates(stage.setup, config.settings(name), config.kind(name).step)
+
+
+@functools.cache
+def _updates(setup: Setup, config: Section, step: Callable) -> Callable:
+  """One program for all stages alike, so that a second run in a process compiles nothing again."""
 
   # Under jit, so that it is traced once for its shapes and for the loop.
   @jax.jit
@@ -123,16 +139,21 @@ def key_for(seed: jax.Array, purpose: str) -> jax.Array:
 
 def initial_params(setup: Setup, seeds: tuple[int, ...]) -> Any:
   """Fresh parameters, one replicate a seed."""
-  init = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))
-  return jax.jit(init)(jnp.asarray(seeds))
+  return _initial_params(setup, jnp.asarray(seeds))
 
 
+@functools.partial(jax.jit, static_argnames='setup')
+def _initial_params(setup: Setup, seeds: jax.Array) -> Any:
+  return jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))(seeds)
+
+
+@functools.partial(jax.jit, static_argnames='setup')
 def initial_state(setup: Setup, params: Any) -> TrainState:
   """The state before the first update, from parameters with a leading replicate axis.
 
   (They are copied, because the training loop takes the state's memory over.)
   """
-  return jax.jit(jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p))))(params)
+  return jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p)))(params)
 
 
 def replicated(tree: Any) -> Any:

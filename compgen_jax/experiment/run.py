@@ -25,6 +25,7 @@ from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.programs import Stage
 from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
+from compgen_jax.experiment.rows import Rows
 from compgen_jax.experiment.stages import Replicate
 from compgen_jax.learning.devices import DATA, Devices
 from compgen_jax.learning.setup import Setup
@@ -116,7 +117,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
       rest is run.
 
   Returns:
-    The rows of results.jsonl.
+    The rows of results.jsonl: a list of flat dicts (printed, a table of each arm's end).
 
   Raises:
     ConfigError: the config, or the workdir for this config, can't work; nothing was overwritten.
@@ -125,6 +126,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     validation.validate(config)
   else:
     config = config_lib.from_config_dict(config)
+  platform.prepare()
   n_devices = validation.devices(config, jax.device_count())
   mesh = data_mesh(n_devices)
   started = time.monotonic()
@@ -143,7 +145,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
       say(estimate)
       files.write_json(folder / 'config.json', config_lib.to_dict(config))
       evaluations = _run_stages(config, folder, base, replicates)
-      rows = _result_rows(config, folder, evaluations)
+      rows = Rows(_result_rows(config, folder, evaluations))
       pooled = {
         name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
         for name, by_seed in evaluations.items()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 from compgen_jax import verifier
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, problems, programs, run, stages
-from compgen_jax.experiment.evaluate import SLACK
+from compgen_jax.experiment import files, platform, problems, programs, run, stages
+from compgen_jax.experiment.evaluate import SLACK, Evaluator
 from compgen_jax.experiment.problems import TextProblem
+from compgen_jax.experiment.rows import Rows, Texts
 from compgen_jax.learning.losses import token_log_probs
 from compgen_jax.model import rollout
 from compgen_jax.model.transformer import Model
@@ -68,13 +70,14 @@ class Score(NamedTuple):
 class Trained:
   """The model that a finished stage ended with.
 
-  `params`: parameters of one seed. `model`: pure functions of them (`model.transformer.Model`).
-  `config`: the run's.
+  `step`: updates of the stage. `params`: parameters of one seed. `model`: pure functions of them
+  (`model.transformer.Model`). `config`: the run's.
   """
 
   config: Config = dataclasses.field(repr=False)
   stage: str
   seed: int
+  step: int
   model: Model = dataclasses.field(repr=False)
   params: Any = dataclasses.field(repr=False)
 
@@ -83,18 +86,44 @@ class Trained:
     """The task's settings and tokens."""
     return self.config.task
 
+  def evaluate(
+    self, what: str, depths: Sequence[int] | None = None, n: int | None = None
+  ) -> list[dict[str, Any]]:
+    """Measures the model as the run does at the end of a stage.
+
+    Args:
+      what: a split of the config, or a support of it. A split's problems are those of the run.
+      depths: composition depths, which need not be the support's own unless it is finite (as the
+        SFT compositions are); None is its own.
+      n: problems per depth; None is `eval.problems`.
+
+    Returns:
+      Rows as in results.jsonl (a list of flat dicts; printed, a table).
+
+    Raises:
+      ConfigError: no such split or support, a dry one, or a depth or n that it can't have.
+    """
+    config, support, depths = _measuring(self.config, what, depths, n)
+    built = {support: problems.build(support, config, self.seed)}
+    setup = run.build_setup(config, n_devices=1)
+    cells = [(what, depth) for depth in depths]
+    evaluator = Evaluator(config, setup, self.seed, built, training=(), cells=cells)
+    return Rows(evaluator(self.params, self.stage, self.step, final=True).rows)
+
   def problems(self, support: str, n: int, depth: int | None = None) -> list[TextProblem]:
     """The first n problems of a support of the config (of one of its depths); always the same ones.
+
+    Printed, each is its prompt and golden trace.
 
     Raises:
       ConfigError: no such support, one with dry steps, or none of its depths.
     """
-    return problems.draw(self.config, support, n, depth, self.seed)
+    return Texts(problems.draw(self.config, support, n, depth, self.seed))
 
   def sample(
     self, what: TextProblem | str | tuple, n: int = 1, temperature: float = 1.0, seed: int = 0
   ) -> list[Sample]:
-    """Traces that the model writes for one problem.
+    """Traces that the model writes for one problem; printed, each with its first wrong step marked.
 
     Args:
       what: a problem of `problems`; a prompt as text; a text such as `bca dd: earlier reverse,
@@ -117,7 +146,7 @@ class Trained:
     tokens_BxC = _rollout(
       self.params, prompt_1xP, key, ids, float(temperature), self.model, n_tokens, self.task.end
     )
-    return [self._sample(problem, row) for row in np.asarray(tokens_BxC).tolist()]
+    return Texts(self._sample(problem, row) for row in np.asarray(tokens_BxC).tolist())
 
   def _sample(self, problem: TextProblem, tokens: list[int]) -> Sample:
     while tokens and tokens[-1] == self.task.pad:
@@ -175,6 +204,32 @@ def _log_probs(params, prompt_1xP, trace_1xC, model: Model) -> jax.Array:
   return token_log_probs(logits_1xCxV, trace_1xC)[0]
 
 
+def _measuring(
+  config: Config, what: str, depths: Sequence[int] | None, n: int | None
+) -> tuple[Config, str, tuple[int, ...]]:
+  """The config with `what` among its splits and n problems a cell, its support, and the depths."""
+  ev, n = config.eval, config.eval.problems if n is None else n
+  named = {name: name for name in config.supports} | ev.splits
+  legal = [name for name in named if not config.supports[named[name]].dry]
+  if what not in legal:
+    raise ConfigError(f'evaluate({what!r}): legal is {" | ".join(legal)}')
+  support = config.supports[named[what]]
+  deepest = config.task.max_depth - support.prefix
+  possible = support.depths if support.compositions else tuple(range(1, deepest + 1))
+  depths = support.depths if depths is None else tuple(depths)
+  if not depths or not set(depths) <= set(possible) or len(set(depths)) < len(depths):
+    legal = f'some of {", ".join(map(str, possible))}, each once'
+    raise ConfigError(f'depths={depths!r}: legal for {what} is {legal}')
+  if n < 2:
+    raise ConfigError(f'n={n!r}: legal is 2 or more')
+  # Its own depths stay: how wide the programs are depends on the deepest.
+  widened = dataclasses.replace(support, depths=tuple(dict.fromkeys((*support.depths, *depths))))
+  pass_k = ev.pass_k if n >= ev.pass_samples else ()
+  ev = dataclasses.replace(ev, splits=ev.splits | {what: named[what]}, problems=n, pass_k=pass_k)
+  supports = config.supports | {named[what]: widened}
+  return dataclasses.replace(config, supports=supports, eval=ev), named[what], depths
+
+
 # From a workdir -----------------------------------------------------------------------------------
 
 
@@ -202,10 +257,11 @@ def restore(
   if seed is not None and seed not in config.all_seeds:
     raise ConfigError(f'seed={seed!r}: legal is {" | ".join(map(str, config.all_seeds))}')
   seed = config.all_seeds[0] if seed is None else seed
+  platform.prepare()
   base = run.build_setup(config, n_devices=1)
   built = programs.build(stage, config, base, pathlib.Path(workdir))
   params = jax.tree.map(lambda x: x[0], stages.trained_params(built, (seed,)))
-  return Trained(config, stage, seed, base.model, params)
+  return Trained(config, stage, seed, built.steps, base.model, params)
 
 
 def read(workdir: str | os.PathLike) -> list[dict]:
@@ -219,4 +275,4 @@ def read(workdir: str | os.PathLike) -> list[dict]:
     raise ConfigError(
       f'workdir={str(workdir)!r}: no results.jsonl; legal is the folder of a finished run'
     )
-  return files.read_jsonl(path)
+  return Rows(files.read_jsonl(path))

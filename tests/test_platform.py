@@ -1,0 +1,53 @@
+"""What every entrance prepares before jax touches a device."""
+
+import os
+import subprocess
+import sys
+
+RUN = """
+from compgen_jax.experiment import platform
+platform.cores = lambda: 3
+import compgen_jax, jax
+from configs import default
+{before}
+config = default.get_config()
+config.run.data_parallel = 99
+try:
+  compgen_jax.run(config, 'nowhere')
+except ValueError as e:
+  print(e, jax.config.jax_compilation_cache_dir, sep='\\n')
+"""
+
+
+def _fresh_python(tmp_path, before=''):
+  """(lines on stdout, stderr) of a run that is refused for want of 99 devices, on three cores."""
+  chosen = ('JAX_COMPILATION_CACHE_DIR', 'XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
+  env = {name: value for name, value in os.environ.items() if name not in chosen}
+  env |= {'JAX_PLATFORMS': 'cpu', 'HOME': str(tmp_path)}
+  command = [sys.executable, '-c', RUN.format(before=before)]
+  result = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+  return result.stdout.splitlines(), result.stderr
+
+
+def test_run_prepares(tmp_path):
+  """A run from Python on one of the cores, or that compiles all of it in every process."""
+  (error, cache), said = _fresh_python(tmp_path)
+  assert 'at most the 3 devices there are' in error and said == ''
+  assert cache == str(tmp_path / '.cache/compgen_jax')
+
+
+def test_a_jax_in_use_stays_as_it_is(tmp_path):
+  """A notebook that has asked for the devices and can't run anything, or is slow unawares."""
+  (error, _), said = _fresh_python(tmp_path, before='jax.devices()')
+  assert 'at most the 1 devices there are' in error
+  assert said.startswith('jax was used before compgen_jax: 1 of 3 cores work')
+
+
+def test_what_the_user_chose_stays(tmp_path):
+  """Settings of the user's that are overwritten."""
+  chosen = """
+jax.config.update('jax_num_cpu_devices', 2)
+jax.config.update('jax_compilation_cache_dir', 'mine')
+"""
+  (error, cache), said = _fresh_python(tmp_path, chosen)
+  assert 'at most the 2 devices there are' in error and (cache, said) == ('mine', '')
