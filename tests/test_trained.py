@@ -128,7 +128,7 @@ def test_evaluate_on_any_depths_and_supports(model):
 
 
 @pytest.mark.parametrize('call, message', [
-  (lambda m: m.evaluate('nope'), "evaluate('nope'): legal is atoms | sft | rl"),
+  (lambda m: m.evaluate('nope'), "evaluate('nope'): legal is atoms | deeper | rl | seen | sft"),
   (lambda m: m.evaluate('unseen', (4,)), 'depths=(4,): legal for unseen is some of 1, 2, 3'),
   (lambda m: m.evaluate('seen', (3,)), 'depths=(3,): legal for seen is some of 1, 2,'),
   (lambda m: m.evaluate('seen', (1, 1)), 'each once'),

@@ -212,7 +212,7 @@ def _measuring(
   named = {name: name for name in config.supports} | ev.splits
   legal = [name for name in named if not config.supports[named[name]].dry]
   if what not in legal:
-    raise ConfigError(f'evaluate({what!r}): legal is {" | ".join(legal)}')
+    raise ConfigError(f'evaluate({what!r}): legal is {" | ".join(sorted(legal))}')
   support = config.supports[named[what]]
   deepest = config.task.max_depth - support.prefix
   possible = support.depths if support.compositions else tuple(range(1, deepest + 1))
