@@ -19,7 +19,6 @@ from compgen_jax.config import Config
 from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.devices import REPLICATES, Devices
-from compgen_jax.learning.gradients import MAXIMA, join
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import TrainState, create
 
@@ -76,11 +75,12 @@ def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, .
 def updates(stage: Stage) -> Callable:
   """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
 
-  Arguments and results have a leading replicate axis; metrics are means over the n updates (those
-  in MAXIMA: maxima). n is traced, so one program serves every number; the state is donated. With
-  several devices the whole loop runs inside one `shard_map`: devices meet only where a step sums
-  over the batch.
+  Arguments and results have a leading replicate axis, metrics behind it one of
+  `run.steps_per_call` updates, of which the first n are filled. n is traced, so one program serves
+  every number; the state is donated. With several devices the whole loop runs inside one
+  `shard_map`: devices meet only where a step sums over the batch.
   """
+  most = stage.config.run.steps_per_call
   setup, config = stage.setup, stage.config.settings(stage.name)
   step = stage.config.kind(stage.name).step
 
@@ -91,15 +91,14 @@ def updates(stage: Stage) -> Callable:
 
   def run(state, given, n):
     shapes = jax.eval_shape(one, state, given)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = jax.tree.map(lambda x: jnp.zeros((*x.shape, most), x.dtype), shapes)
 
-    def body(_, carry):
-      state, sums = carry
+    def body(i, carry):
+      state, filled = carry
       state, metrics = one(state, given)
-      return state, {name: join(name)(sums[name], metrics[name]) for name in metrics}
+      return state, jax.tree.map(lambda x, new: x.at[..., i].set(new), filled, metrics)
 
-    state, sums = jax.lax.fori_loop(0, n, body, (state, zeros))
-    return state, {name: x if name in MAXIMA else x / n for name, x in sums.items()}
+    return jax.lax.fori_loop(0, n, body, (state, zeros))
 
   return jax.jit(setup.devices.shared(run), donate_argnums=0)
 
