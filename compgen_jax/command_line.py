@@ -15,7 +15,8 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from compgen_jax.errors import UserError
+from compgen_jax.errors import Interrupted, UserError
+from compgen_jax.experiment import interruption
 
 LEGAL = '--config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
 FILE = 'a Python file whose get_config() returns a ConfigDict, as those of configs/ do'
@@ -55,10 +56,10 @@ def require(**values: Any) -> None:
       fail(f'--{name} is missing; legal is --config=configs/NAME.py --workdir=DIR')
 
 
-def fail(message: str) -> None:
-  """Ends the process with one line on stderr and exit status 2."""
+def fail(message: str, status: int = 2) -> None:
+  """Ends the process with one line on stderr and an exit status."""
   print(f'error: {" ".join(message.split())}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(status)
 
 
 def load_config(given: str) -> ConfigDict:
@@ -127,10 +128,13 @@ def _bad_flag(argv: list[str], e: Exception) -> str:
 
 
 def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
-  """Parses the flags and runs `main`; mistakes of the user end in one line and exit status 2.
+  """Parses the flags and runs `main`.
+
+  Mistakes of the user, and signals, end in one line and the exit status that `errors.py` names.
 
   `takes_arguments`: `main` gets the list of what stands behind the flags; else that is a mistake.
   """
+  interruption.watch()
   flags.FLAGS.set_default('logtostderr', True)
   try:
     rest = flags.FLAGS(sys.argv)[1:]
@@ -148,5 +152,7 @@ def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
   platform.prepare()
   try:
     main(*([rest] if takes_arguments else []))
+  except Interrupted as e:
+    interruption.end(str(e))
   except UserError as e:
-    fail(str(e))
+    fail(str(e), e.exit_status)

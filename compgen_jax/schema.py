@@ -52,6 +52,9 @@ class RunConfig:
 
   steps_per_call: int = 20
   checkpoint_every: int = 500
+  checkpoint_every_s: float = 60.0
+  grace_s: float = 8.0
+  max_skipped: int = 3
   data_parallel: int = 0
   microbatch_rows: int = 0
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, never NaN, and a damaged one is never loaded."""
 
+import resource
 import shutil
 
 import jax
@@ -24,6 +25,27 @@ def _state(scale=1.0):
 
 def _store(folder):
   return StageCheckpoints(folder / 'c', ORIGIN)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+  """Good checkpoints that a failed save takes along, a traceback, or saves that do not go on when
+  there is space again."""
+  checkpoints = _store(tmp_path)
+  checkpoints.save(3, _state())
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # bytes that a file may have
+  try:
+    with pytest.raises(CheckpointError, match='checkpoint 4 could not be written') as e:
+      checkpoints.save(4, _state(2.0))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert '\n' not in str(e.value)
+  checkpoints.close()
+  with _store(tmp_path) as reopened:
+    assert reopened.latest() == 3
+    jax.tree.map(np.testing.assert_array_equal, reopened.restore(_state(0.0), 3), _state())
+    reopened.save(4, _state(2.0), [{'loss': 1.5}, None])
+    assert reopened.latest() == 4 and reopened.pending(4) == [{'loss': 1.5}, None]
 
 
 def _damage(folder, step):

@@ -1,11 +1,15 @@
 """The workdir: one writer, and files that are there whole or not at all."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from compgen_jax import config as config_lib
-from compgen_jax.errors import ConfigError, DamageError
+from compgen_jax.errors import ConfigError, DamageError, StorageError
 from compgen_jax.experiment import files
 from tests.experiments import tiny
 
@@ -22,6 +26,57 @@ def test_a_workdir_is_a_folder(tmp_path):
   (tmp_path / 'w').write_text('')
   with pytest.raises(ConfigError, match='a folder that can be written is wanted'):
     files.open_workdir(tmp_path / 'w')
+
+
+def test_a_lock_does_not_outlive_its_process(tmp_path):
+  """A crash after which a workdir has to be unlocked by hand."""
+  hold = f"""
+import time
+from compgen_jax.experiment import files
+folder, lock = files.open_workdir({str(tmp_path)!r})
+print('held', flush=True)
+time.sleep(60)
+"""
+  command = [sys.executable, '-c', hold]
+  process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == 'held\n'
+  with pytest.raises(ConfigError, match='another process is using it'):
+    files.open_workdir(tmp_path)
+  process.kill()
+  process.communicate()
+  files.open_workdir(tmp_path)[1].close()
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+  """A traceback, half a file in place of a whole one, or a leftover."""
+  files.write_json(tmp_path / 'a.json', [1])
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(StorageError, match=r'a.json could not be written \(No space left') as e:
+    files.write_json(tmp_path / 'a.json', [2])
+  assert '\n' not in str(e.value)
+  assert json.loads((tmp_path / 'a.json').read_text()) == [1]
+  assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+def test_content_is_on_disk_before_its_name(tmp_path, monkeypatch):
+  """A power cut after which a file is there and empty."""
+  done, replace = [], os.replace
+
+  def fsync(descriptor):
+    done.append(os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}')))
+
+  def replaced(*args):
+    done.append('replace')
+    replace(*args)
+
+  monkeypatch.setattr(os, 'fsync', fsync)
+  monkeypatch.setattr(os, 'replace', replaced)
+  files.write_text(tmp_path / 'a', 'x')
+  assert done == ['a.tmp', 'replace', tmp_path.name]
 
 
 def test_a_bad_line_is_left_out(tmp_path, capsys):

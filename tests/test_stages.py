@@ -9,7 +9,7 @@ import pytest
 import compgen_jax
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment import checkpoint, platform, run, stages
+from compgen_jax.experiment import checkpoint, platform, programs, run, stages
 from configs import default
 from tests.experiments import history, tiny, trained_files
 
@@ -42,7 +42,7 @@ def _die_at(monkeypatch, module, name, is_fatal):
 def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, monkeypatch):
   """A resume that replays or skips data, or loses optimizer state."""
   workdir, rows = finished
-  _die_at(monkeypatch, checkpoint.StageCheckpoints, 'save', lambda self, step, state: step == 6)
+  _die_at(monkeypatch, checkpoint.StageCheckpoints, 'save', lambda self, step, *_: step == 6)
   with pytest.raises(KeyboardInterrupt):
     compgen_jax.run(tiny(), tmp_path / 'w')
   monkeypatch.undo()
@@ -120,11 +120,23 @@ def test_groups(finished, tmp_path, monkeypatch, side_by_side):
   assert run.groups(config, tmp_path) == new
 
 
+def test_when_a_checkpoint_is_due(tmp_path):
+  """Updates of an hour that a crash takes along because the next round number was far; an
+  evaluation during which there is something to lose."""
+  config = from_config_dict(tiny(run__checkpoint_every=8, eval__every=5))
+  stage = programs.build('sft', config, run.build_setup(config, 1), tmp_path)
+  due = [n for n in range(1, 13) if stages.saves_at(stage, n, since_s=59.0)]
+  assert due == [5, 8, 10, 12]  # curve, number, curve, end
+  assert all(stages.saves_at(stage, n, since_s=60.0) for n in range(1, 13))
+
+
 def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
   """NaN that is trained on, saved or evaluated."""
   config = tiny(sft__warmup=0, sft__lr=1.0, optimizer__muon_scale=1e38)
-  with pytest.raises(DivergedError, match='sft: within updates 1 to 3 there was NaN or inf'):
+  message = r'sft: by update \d+ there was NaN or infinity in 3 updates in a row'
+  with pytest.raises(DivergedError, match=message) as e:
     compgen_jax.run(config, tmp_path / 'w')
+  assert e.value.exit_status == 3 and '\n' not in str(e.value)
   folder = tmp_path / 'w/stages/sft/seed-0'
   assert folder.exists() and not (folder / 'evaluation.json').exists()
 
@@ -136,7 +148,7 @@ def test_sampler_and_learner_apart_stop_the_run(finished, tmp_path):
   config = tiny()
   # With a KL term, samples that earn nothing are learned from too.
   config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), kl=0.1, max_log_prob_gap=1e-12)
-  message = 'strict: within updates 1 to 3 sampler and learner were .* nats apart'
+  message = 'strict: by update 1 sampler and learner were .* nats apart'
   with pytest.raises(DivergedError, match=message) as e:
     compgen_jax.run(config, tmp_path / 'w')
   assert '\n' not in str(e.value)

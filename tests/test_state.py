@@ -56,8 +56,8 @@ def test_blocks_are_shared_out(name):
     each = jax.tree.map(lambda g: g / setup.devices.n, grads)
 
     def run(start):
-      first, _ = state.update(start, each, setup)
-      return state.update(first, each, setup)
+      first, _ = state.update(start, each, {}, setup)
+      return state.update(first, each, {}, setup)
 
     return quick_jit(setup.devices.shared(run))(start)
 
@@ -68,18 +68,50 @@ def test_blocks_are_shared_out(name):
   m.assert_same(got_metrics, metrics)
 
 
+SETUP = dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(0.5, momentum=0.5))
+WEIGHTS = {'a': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([3.0])}
+
+
+def _updated(last=3.0, loss=1.0, reward=1.0, weights=WEIGHTS, setup=SETUP):
+  """`(state before, after, metrics)` of an update with gradients [0, last, 4]."""
+  start = create(setup, weights)
+  grads = {'a': jnp.asarray([0.0, last]), 'b': jnp.asarray([4.0])}
+  metrics = {'loss': jnp.float32(loss)}
+  return start, *state.update(start, grads, metrics, setup, (jnp.float32(reward),))
+
+
 def test_update():
-  """Catches a step that is not counted, a norm of something else than the gradient, and divergence
-  that is not seen."""
-  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(0.5))
-  start = create(setup, {'a': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([3.0])})
-
-  def update(last):
-    return state.update(start, {'a': jnp.asarray([0.0, last]), 'b': jnp.asarray([4.0])}, setup)
-
-  new, metrics = update(3.0)
+  """Catches a step that is not counted, and a norm of something else than the gradient."""
+  start, new, metrics = _updated()
   assert (start.step, new.step) == (0, 1)
   np.testing.assert_array_equal(jnp.concatenate(list(new.params.values())), [1.0, 0.5, 1.0])
-  assert metrics['grad_norm'] == 5.0 and metrics['finite'] == 1.0
-  for bad in (jnp.nan, jnp.inf):
-    assert update(bad)[1]['finite'] == 0.0
+  assert metrics == {'loss': 1.0, 'grad_norm': 5.0, 'finite': 1.0}
+
+
+POISONED = {
+  'gradient': lambda bad: _updated(last=bad),
+  'loss': lambda bad: _updated(loss=bad),
+  'reward': lambda bad: _updated(reward=bad),
+  'parameters': lambda bad: _updated(weights=WEIGHTS | {'b': jnp.asarray([bad])}),
+  'new parameters': lambda _: _updated(
+    setup=dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(1e38))
+  ),
+}
+
+
+@pytest.mark.parametrize('bad', [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize('where', POISONED)
+def test_what_is_not_finite_is_skipped(where, bad):
+  """Catches NaN that reaches the parameters or the moments, and data that do not go on: the same
+  update would be skipped for ever."""
+  start, new, metrics = POISONED[where](bad)
+  assert metrics['finite'] == 0.0 and new.step == 1
+  m.assert_equal((new.params, new.opt_state), (start.params, start.opt_state))
+
+
+def test_a_moment_that_is_not_finite_is_skipped():
+  """Catches a check of parameters alone: a moment may overflow before them."""
+  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optax.adam(1e-3))
+  start, new, metrics = _updated(last=1e30, setup=setup)  # its square is too large for float32
+  assert metrics['finite'] == 0.0
+  m.assert_equal((new.params, new.opt_state), (start.params, start.opt_state))

@@ -3,6 +3,7 @@
 One figure with logarithmic axes: each curve beside one that grows proportionally.
 """
 
+import io
 import pathlib
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from compgen_jax import config as config_lib
 from compgen_jax.benchmark import timing
 from compgen_jax.benchmark.workload import ROWS, STEPS, Workload, at_shape, choose
 from compgen_jax.config import Config
+from compgen_jax.experiment import files
 from compgen_jax.task import modules
 from compgen_jax.task.routing import ROUTINGS
 from compgen_jax.task.skills import SKILLS
@@ -96,8 +98,9 @@ def draw(result: dict[str, Any], path: pathlib.Path) -> None:
   panels[0].legend(frameon=False, fontsize=8)
   title = f'An SFT step at d = {D_MODEL}, {N_LAYERS} blocks ({result["hardware"]})'
   figure.suptitle(title, fontsize=10)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format=path.suffix.removeprefix('.') or 'png')
+  files.write_bytes(path, buffer.getvalue())
 
 
 def _draw_panel(panel, axis: str, of_axis: list[dict[str, Any]]) -> None:

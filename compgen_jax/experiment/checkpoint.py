@@ -13,7 +13,7 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from compgen_jax.errors import CheckpointError
 from compgen_jax.experiment.progress import say
+from compgen_jax.learning.state import all_finite
 
 KEPT = 2  # checkpoints of a stage
 LANES = (0x9E3779B1, 0x85EBCA77)  # odd: a factor that loses no bit of an element's place
@@ -73,10 +74,7 @@ def _mix(x: jax.Array) -> jax.Array:
   return x ^ (x >> 16)
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-  floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))
+_all_finite = jax.jit(all_finite)
 
 
 class StageCheckpoints:
@@ -101,8 +99,10 @@ class StageCheckpoints:
 
   # Writing ----------------------------------------------------------------------------------------
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, step: int, state: Any, pending: Sequence[dict[str, float] | None] = ()) -> None:
     """Writes a checkpoint and waits for it.
+
+    `pending` is kept with it: see `history.py`.
 
     Raises:
       CheckpointError: the state holds NaN or infinity, or it could not be written.
@@ -112,8 +112,10 @@ class StageCheckpoints:
         f'{self._folder}: NaN or infinity in the state at step {step}; nothing was saved'
       )
     held = {'origin': self._origin, 'digest': _seal(step, state, self._origin)}
+    held['pending'] = list(pending)
     try:
-      written = self._open().save(step, state, force=True, custom_metadata=held)
+      with _quiet():
+        written = self._open().save(step, state, force=True, custom_metadata=held)
     except Exception as e:  # a full or read-only disk reaches us under many types
       raise CheckpointError(
         f'{self._folder}: checkpoint {step} could not be written: {_cause(e)}'
@@ -169,6 +171,10 @@ class StageCheckpoints:
       )
     return state
 
+  def pending(self, step: int) -> list[dict[str, float] | None]:
+    """What `save` was given beside the state of `step`, which has been restored."""
+    return self._metadata(step).get('pending', [])
+
   def restore_newest(self, like: Any) -> tuple[int, Any] | None:
     """`(step, state)` of the newest checkpoint; None where there is none.
 
@@ -201,7 +207,7 @@ class StageCheckpoints:
     return self._metadata(step)['origin']
 
   def _metadata(self, step: int) -> dict[str, Any]:
-    """`origin` and `digest` of a checkpoint.
+    """`origin`, `digest` and `pending` of a checkpoint.
 
     (Read from the file: orbax logs what is wrong with it, and returns nothing.)
     """

@@ -4,6 +4,7 @@ What is read again to go on with a run is sealed: it carries a checksum, so that
 line of a file, is noticed.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import zlib
 from typing import Any
 
 from compgen_jax.config import Config, from_json
-from compgen_jax.errors import ConfigError, DamageError
+from compgen_jax.errors import ConfigError, DamageError, StorageError
 from compgen_jax.experiment.progress import say
 
 
@@ -23,11 +24,34 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file in one step: a reader or a crash never sees half of it."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  """Writes a file in one step: a reader, a crash or a power cut never sees half of it.
+
+  Raises:
+    StorageError: it can't be written; what was there before stays.
+  """
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(temporary, 'wb') as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())  # else the name may reach the disk before the content
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+  except OSError as e:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    raise StorageError(f'{path} could not be written ({e.strerror}); what it held stays') from e
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+  """Puts the names in a folder on disk, where the file system can do so."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -41,6 +65,14 @@ def without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
   write_text(path, ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows))
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """What a file holds; None where it is not there or holds something else than JSON."""
+  try:
+    return json.loads(path.read_bytes())
+  except (OSError, ValueError, RecursionError):
+    return None
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict]:
@@ -196,13 +228,14 @@ def stage_folder(workdir: pathlib.Path, stage: str, seed: int) -> pathlib.Path:
 
 
 def read_metrics(workdir: pathlib.Path, stage: str, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-  """The training metrics of a stage: dicts of `step` and, per metric, a list with a value per
-  seed."""
+  """The training metrics of a stage: dicts of `step` and, per metric that every seed has there, a
+  list with a value per seed."""
   files = [stage_folder(workdir, stage, seed) / 'metrics.jsonl' for seed in seeds]
   by_seed = [{row['step']: row for row in read_sealed_jsonl(file)} for file in files]
   merged = []
   for step, first in by_seed[0].items():
     if all(step in rows for rows in by_seed):
       names = [name for name in first if name not in ('step', 'seconds')]
+      names = [name for name in names if all(name in rows[step] for rows in by_seed)]
       merged.append({'step': step} | {k: [rows[step][k] for rows in by_seed] for k in names})
   return merged

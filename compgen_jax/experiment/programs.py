@@ -20,7 +20,6 @@ from compgen_jax.config import Config
 from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.devices import REPLICATES, Devices
-from compgen_jax.learning.gradients import MAXIMA, join
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
@@ -87,17 +86,18 @@ def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, .
 def updates(stage: Stage) -> Callable:
   """The compiled `(state, given, n) -> (state, metrics)`: n updates in one dispatch.
 
-  Arguments and results have a leading replicate axis; metrics are means over the n updates (those
-  in MAXIMA: maxima). n is traced, so one program serves every number; the state is donated. With
-  several devices the whole loop runs inside one `shard_map`: devices meet only where a step sums
-  over the batch.
+  Arguments and results have a leading replicate axis, metrics behind it one of
+  `run.steps_per_call` updates, of which the first n are filled. n is traced, so one program serves
+  every number; the state is donated. With several devices the whole loop runs inside one
+  `shard_map`: devices meet only where a step sums over the batch.
   """
   config, name = stage.config, stage.name
-  return _updates(stage.setup, config.settings(name), config.kind(name).step)
+  most = config.run.steps_per_call
+  return _updates(stage.setup, config.settings(name), config.kind(name).step, most)
 
 
 @functools.cache
-def _updates(setup: Setup, config: Section, step: Callable) -> Callable:
+def _updates(setup: Setup, config: Section, step: Callable, most: int) -> Callable:
   """One program for all stages alike, so that a second run in a process compiles nothing again."""
 
   # Under jit, so that it is traced once for its shapes and for the loop.
@@ -107,15 +107,14 @@ def _updates(setup: Setup, config: Section, step: Callable) -> Callable:
 
   def run(state, given, n):
     shapes = jax.eval_shape(one, state, given)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = jax.tree.map(lambda x: jnp.zeros((*x.shape, most), x.dtype), shapes)
 
-    def body(_, carry):
-      state, sums = carry
+    def body(i, carry):
+      state, filled = carry
       state, metrics = one(state, given)
-      return state, {name: join(name)(sums[name], metrics[name]) for name in metrics}
+      return state, jax.tree.map(lambda x, new: x.at[..., i].set(new), filled, metrics)
 
-    state, sums = jax.lax.fori_loop(0, n, body, (state, zeros))
-    return state, {name: x if name in MAXIMA else x / n for name, x in sums.items()}
+    return jax.lax.fori_loop(0, n, body, (state, zeros))
 
   return jax.jit(setup.devices.shared(run), donate_argnums=0)
 

@@ -43,6 +43,15 @@ def _git(folder: pathlib.Path, *args: str) -> subprocess.CompletedProcess:
   return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, timeout=10)
 
 
+def wall_time(folder: pathlib.Path) -> float | None:
+  """Seconds of all calls on a workdir up to now; None where they are not known."""
+  try:
+    held = files.read_sealed(folder / 'wall_time.json')
+  except DamageError:
+    return None
+  return held['seconds'] if held else None
+
+
 def accumulate_wall_time(folder: pathlib.Path, seconds: float) -> float:
   """Adds this call's seconds to those of earlier calls on the same workdir; returns the sum.
 

@@ -164,18 +164,21 @@ class Record:
     files.write_sealed_jsonl(self.folder / 'metrics.jsonl', metrics)
     files.write_sealed_jsonl(self.folder / 'curve.jsonl', curve)
 
-  def read_history(self, until: int, every: int = 0) -> tuple[list[dict], list[dict]]:
+  def read_history(
+    self, until: int, every: int = 0, in_no_row: int = 0
+  ) -> tuple[list[dict], list[dict]]:
     """`(metrics, curve)` up to an update, with a warning where rows are missing.
 
     `every`: updates between the points that a curve should have before the stage's end; 0 where it
-    need not be whole.
+    need not be whole. `in_no_row`: the last updates that no row of metrics stands for yet.
     """
     metrics, curve = (
       [row for row in files.read_sealed_jsonl(self.folder / name) if row['step'] <= until]
       for name in ('metrics.jsonl', 'curve.jsonl')
     )
-    if until and until not in {row['step'] for row in metrics}:
-      say(f'warning: {self.folder / "metrics.jsonl"}: rows up to update {until} are missing')
+    last = until - in_no_row
+    if last and last not in {row['step'] for row in metrics}:
+      say(f'warning: {self.folder / "metrics.jsonl"}: rows up to update {last} are missing')
     wanted = range(every, until, every) if every else ()
     missing = sorted(set(wanted) - {row['step'] for row in curve})
     if missing:

@@ -21,7 +21,7 @@ from compgen_jax.experiment import (
   stages,
   summary,
 )
-from compgen_jax.experiment.evaluate import Evaluation, Evaluator
+from compgen_jax.experiment.evaluate import Evaluation, Evaluator, Pooled
 from compgen_jax.experiment.programs import Stage
 from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
@@ -113,8 +113,8 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   Args:
     config: a ConfigDict as made by configs/*.py, or the typed `Config`.
     workdir: the folder for checkpoints and results. Running again with the same config continues
-      there; with more seeds, stages, splits, supports or contrasts, what is finished stays and the
-      rest is run.
+      there, or changes nothing where it has finished; with more seeds, stages, splits, supports or
+      contrasts, what is finished stays and the rest is run.
 
   Returns:
     The rows of results.jsonl: a list of flat dicts (printed, a table of each arm's end).
@@ -127,6 +127,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   else:
     config = config_lib.from_config_dict(config)
   platform.prepare()
+  platform.require_one_process()
   n_devices = validation.devices(config, jax.device_count())
   mesh = data_mesh(n_devices)
   started = time.monotonic()
@@ -143,21 +144,56 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     with lock:
       require_origins(config, folder)
       say(estimate)
-      files.write_json(folder / 'config.json', config_lib.to_dict(config))
+      plain = config_lib.to_dict(config)
+      if files.read_json(folder / 'config.json') != plain:
+        (folder / 'report.html').unlink(missing_ok=True)  # it is of another config
+        files.write_json(folder / 'config.json', plain)
       evaluations = _run_stages(config, folder, base, replicates)
       rows = Rows(_result_rows(config, folder, evaluations))
       pooled = {
         name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
         for name, by_seed in evaluations.items()
       }
-      files.write_jsonl(folder / 'results.jsonl', rows)
-      wall_s = provenance.accumulate_wall_time(folder, time.monotonic() - started)
-      result = summary.summarise(config, pooled, wall_s)
-      files.write_json(folder / 'summary.json', result)
-      page.write(folder, config, rows, result)
+      held = _held(config, folder, rows, pooled)
+      result = held or _write(config, folder, rows, pooled, time.monotonic() - started)
   say(summary.table_text(result))
+  if held:
+    say('all results were there before: none was written again')
   say(f'report: {folder / "report.html"}')
   return rows
+
+
+def _held(
+  config: Config, folder: pathlib.Path, rows: list[dict], pooled: dict[str, Pooled]
+) -> dict[str, Any] | None:
+  """What summary.json holds, if the workdir holds all that this run could write; else None."""
+  held = files.read_json(folder / 'summary.json')
+  measured = summary.measured(config, pooled)
+  is_whole = (
+    isinstance(held, dict)
+    and {name: held.get(name) for name in measured} == measured
+    and (folder / 'results.jsonl').exists()
+    and files.read_jsonl(folder / 'results.jsonl') == rows
+    and (folder / 'report.html').exists()
+    and provenance.wall_time(folder) is not None
+  )
+  return held if is_whole else None
+
+
+def _write(
+  config: Config,
+  folder: pathlib.Path,
+  rows: list[dict],
+  pooled: dict[str, Pooled],
+  seconds: float,
+) -> dict[str, Any]:
+  """Writes results, summary, figures and report; returns the summary."""
+  files.write_jsonl(folder / 'results.jsonl', rows)
+  wall_s = provenance.accumulate_wall_time(folder, seconds)
+  result = summary.summarise(config, pooled, wall_s)
+  files.write_json(folder / 'summary.json', result)
+  page.write(folder, config, rows, result)
+  return result
 
 
 def require_origins(config: Config, folder: pathlib.Path) -> None:

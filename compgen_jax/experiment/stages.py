@@ -15,7 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
+from compgen_jax.experiment import interruption
+from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
+from compgen_jax.experiment.history import History
+from compgen_jax.experiment.pace import Pace
 from compgen_jax.experiment.programs import (
   Stage,
   initial_params,
@@ -54,7 +58,7 @@ def run(
     The final parameters, and what was measured by seed.
 
   Raises:
-    DivergedError: NaN or infinity appeared; the last good checkpoint stays.
+    DivergedError: updates in a row brought NaN or infinity; the last good checkpoint stays.
     CheckpointError: a checkpoint that is needed can't be read.
   """
   seeds = tuple(replicate.seed for replicate in replicates)
@@ -116,42 +120,44 @@ def _train(
   stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
 ) -> TrainState:
   """Trains replicates that are all at the same update; returns their state at the end."""
-  config, run_config = stage.config, stage.config.run
+  config = stage.config
   seeds = tuple(record.seed for record in records)
   start = parent() if parent else initial_params(stage.setup, seeds)
   state = initial_state(stage.setup, start)
   done, restored = _resumed(stage, records, state)
   if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
-  histories = [record.read_history(done) for record in records]
   stores = [record.store for record in records]
+  histories, curves = _told(records, stores, done)
   for record in records:
     record.begin()
   _announce(stage, seeds, done)
   given = _given(stage, replicates, start)
-  progress = Progress(stage.name, stage.steps, done)
-  seconds = histories[0][0][-1]['seconds'] if histories[0][0] else 0.0
-  started = time.monotonic() - seconds
-  while done < stage.steps:
-    rhythms = [run_config.steps_per_call, run_config.checkpoint_every]
-    rhythms += [config.eval.every] if config.eval.every else []
-    n = min(stage.steps - done, *(every - done % every for every in rhythms))
-    state, metrics = stage.advance(state, given, n)
+  progress, pace = Progress(stage.name, stage.steps, done), Pace()
+  seconds = histories[0].rows[-1]['seconds'] if histories[0].rows else 0.0
+  started, saved_at = time.monotonic() - seconds, time.monotonic()
+  while True:
+    if _is_curve_point(stage, done):
+      _measure(stage, replicates, state.params, done, curves)
+    if done == stage.steps:
+      break
+    row_ends = _next_row(stage, done)
+    with pace.dispatch(row_ends - done) as n:
+      state, metrics = stage.advance(state, given, n)
+      metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
     done += n
-    metrics = {name: np.asarray(value).astype(float) for name, value in metrics.items()}
-    _require_health(stage, metrics, done - n + 1, done)
+    interruption.unsaved(config.run.grace_s)
+    for i, history in enumerate(histories):
+      _require_health(stage, history, {name: value[i] for name, value in metrics.items()}, done)
+      if done == row_ends:
+        history.close_row(done, time.monotonic() - started)
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
-    row = {'step': done, 'seconds': time.monotonic() - started}
-    is_curve_point = config.eval.every and done % config.eval.every == 0 and done < stage.steps
-    for i, (history, curve) in enumerate(histories):
-      history.append(row | {name: float(value[i]) for name, value in metrics.items()})
-      if is_curve_point:
-        mine = _one_of(state.params, i)
-        curve += replicates[i].evaluator(mine, stage.name, done, final=False).rows
-    if done % run_config.checkpoint_every == 0 or done == stage.steps:
+    if interruption.asked() or saves_at(stage, done, time.monotonic() - saved_at):
       for i, (record, store) in enumerate(zip(records, stores)):
-        record.write_history(*histories[i])
-        store.save(done, _one_of(state, i))
+        record.write_history(histories[i].rows, curves[i])
+        store.save(done, _one_of(state, i), histories[i].pending)
+      saved_at = time.monotonic()
+      interruption.saved(f'{stage.name} at update {done} of {stage.steps}')
   for store in stores:
     store.close()
   return state
@@ -173,6 +179,51 @@ def _resumed(stage: Stage, records: list[Record], like: TrainState) -> tuple[int
   return updates[0], [state[1] for state in found if state]
 
 
+def _told(
+  records: list[Record], stores: list[StageCheckpoints], done: int
+) -> tuple[list[History], list[list[dict]]]:
+  """What the replicates told of their updates up to `done`, and their curves."""
+  histories, curves = [], []
+  for record, store in zip(records, stores):
+    pending = store.pending(done) if done else []
+    rows, curve = record.read_history(done, in_no_row=len(pending))
+    histories.append(History(rows, pending))
+    curves.append(curve)
+  return histories, curves
+
+
+def _next_row(stage: Stage, done: int) -> int:
+  """The update at which the row of metrics after `done` ends."""
+  run, every = stage.config.run, stage.config.eval.every
+  rhythms = [run.steps_per_call, run.checkpoint_every] + ([every] if every else [])
+  return min(stage.steps, *(done - done % every + every for every in rhythms))
+
+
+def saves_at(stage: Stage, done: int, since_s: float) -> bool:
+  """Whether a checkpoint is due after update `done`, `since_s` seconds after the last one.
+
+  (Before an evaluation too, which may take long: it can then be interrupted at any time.)
+  """
+  run = stage.config.run
+  by_number = done % run.checkpoint_every == 0 or done == stage.steps
+  return by_number or since_s >= run.checkpoint_every_s or _is_curve_point(stage, done)
+
+
+def _is_curve_point(stage: Stage, done: int) -> bool:
+  """Whether the learning curve has a point after this update."""
+  every = stage.config.eval.every
+  return every > 0 and done % every == 0 and 0 < done < stage.steps
+
+
+def _measure(
+  stage: Stage, replicates: list[Replicate], params: Any, done: int, curves: list[list[dict]]
+) -> None:
+  """Adds the point after update `done` to learning curves that do not have it yet."""
+  for i, (replicate, curve) in enumerate(zip(replicates, curves)):
+    if not curve or curve[-1]['step'] < done:
+      curve += replicate.evaluator(_one_of(params, i), stage.name, done, final=False).rows
+
+
 def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
   """What all updates are given, with a leading replicate axis."""
   seeds = jnp.asarray([replicate.seed for replicate in replicates])
@@ -191,25 +242,22 @@ def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:
     say(f'{who}: {stage.steps} updates{", from " + stage.init_from if stage.init_from else ""}')
 
 
-def _require_health(stage: Stage, metrics: dict[str, np.ndarray], first: int, last: int) -> None:
-  """Raises DivergedError where updates first to last must not go on; takes `finite` out of
-  metrics."""
-  within = f'{stage.name}: within updates {first} to {last}'
-  kind = stage.config.stages[stage.name].kind
-  bad = [name for name, value in metrics.items() if not np.all(np.isfinite(value))]
-  if np.any(metrics.pop('finite') < 1.0):
+def _require_health(
+  stage: Stage, history: History, metrics: dict[str, np.ndarray], done: int
+) -> None:
+  """Adds the metrics of updates up to `done` to a history; DivergedError where training must not go
+  on."""
+  kind, limit = stage.config.stages[stage.name].kind, stage.config.run.max_skipped
+  by, stays = f'{stage.name}: by update {done}', 'the last good checkpoint stays'
+  if history.add(metrics) >= limit:
     raise DivergedError(
-      f'{within} there was NaN or infinity; the last good checkpoint stays '
-      f'(try a lower {kind}.lr or a longer warmup)'
+      f'{by} there was NaN or infinity in {limit} updates in a row (run.max_skipped), which were '
+      f'skipped; {stays} (try a lower {kind}.lr or a longer warmup)'
     )
-  if bad:
-    raise DivergedError(
-      f'{within} {bad[0]} was NaN or infinite; the last good checkpoint stays '
-      f'(try a lower {kind}.lr or a longer warmup)'
-    )
-  gap = np.max(metrics.get('log_prob_gap', 0.0))
+  gaps = metrics.get('log_prob_gap', 0.0 * metrics['finite'])
+  gap = np.max(gaps, initial=0.0, where=metrics['finite'] > 0)
   if gap > 0.0 and gap > stage.config.settings(stage.name).max_log_prob_gap:
     raise DivergedError(
-      f'{within} sampler and learner were {gap:.3g} nats apart; the last good checkpoint stays '
+      f'{by} sampler and learner were {gap:.3g} nats apart; {stays} '
       f'({kind}.max_log_prob_gap is the limit; model.dtype float32 keeps them together)'
     )

@@ -74,13 +74,19 @@ def table(config: Config, evaluations: dict[str, Pooled]) -> list[dict[str, Any]
   return entries
 
 
-def summarise(config: Config, evaluations: dict[str, Pooled], wall_s: float) -> dict[str, Any]:
-  """What summary.json holds."""
+def measured(config: Config, evaluations: dict[str, Pooled]) -> dict[str, Any]:
+  """The part of summary.json that is a function of what was measured."""
   return dict(
     experiment=config.experiment,
     seeds=list(config.all_seeds),
     contrasts=[contrast(config, evaluations, name, terms) for name, terms in config.contrasts],
     table=table(config, evaluations),
+  )
+
+
+def summarise(config: Config, evaluations: dict[str, Pooled], wall_s: float) -> dict[str, Any]:
+  """What summary.json holds."""
+  return measured(config, evaluations) | dict(
     wall_time_s=round(wall_s, 1),
     commit=provenance.commit(),
     command=provenance.command(),

@@ -78,6 +78,8 @@ def step(
   rows, n_rows = batches.pack(setup, e.prompts, e.rollout.tokens, counts_BxC, features)
 
   # Learn.
+  of_batch = exploration.metrics(e, setup) | {'signal': devices.mean(signal_B)}
+
   def loss(params, part):
     return surrogate(params, part, setup, config, given.parent)
 
@@ -85,15 +87,14 @@ def step(
     grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
     gap = devices.max(metrics.pop('log_prob_gap'))
     grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
-    new, of_update = update(state, grads, setup)
-    metrics = devices.sum(metrics | of_anchor) | of_update | {'log_prob_gap': gap}
-    return new._replace(step=state.step), metrics
+    finite_too = (gap, *of_batch.values())
+    new, metrics = update(state, grads, metrics | of_anchor, setup, finite_too)
+    return new._replace(step=state.step), metrics | {'log_prob_gap': gap}
 
   new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)
   finite, gap = jnp.min(metrics['finite']), metrics['log_prob_gap'][0]
   metrics = {name: jnp.mean(value) for name, value in metrics.items()}
-  metrics |= exploration.metrics(e, setup)
-  metrics |= {'finite': finite, 'log_prob_gap': gap, 'signal': devices.mean(signal_B)}
+  metrics |= of_batch | {'finite': finite, 'log_prob_gap': gap}
   return new._replace(step=state.step + 1), metrics
 
 

@@ -58,6 +58,6 @@ def step(
     lambda params, part: cross_entropy(params, part, setup), state.params, rows, setup, n_rows
   )
   grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
-  state, of_update = update(state, grads, setup)
-  metrics = devices.sum(metrics | of_anchor)
-  return state, metrics | exploration.metrics(e, setup) | of_update
+  of_batch = exploration.metrics(e, setup)
+  state, metrics = update(state, grads, metrics | of_anchor, setup, tuple(of_batch.values()))
+  return state, metrics | of_batch

@@ -84,5 +84,4 @@ def step(
   del config
   key = given.key_of(state)
   grads, metrics = golden_gradient(state.params, key, setup.sources, given.supports, setup)
-  state, more = update(state, grads, setup)
-  return state, setup.devices.sum(metrics) | more
+  return update(state, grads, metrics, setup)

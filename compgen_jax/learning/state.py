@@ -47,18 +47,42 @@ def create(setup: Setup, params: Any) -> TrainState:
   return TrainState(jnp.int32(0), params, setup.tx.init(params))
 
 
-def update(state: TrainState, grads: Any, setup: Setup) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One optimizer update with gradients summed over devices.
+def all_finite(tree: Any) -> jax.Array:
+  """bool[]: no leaf holds NaN or infinity."""
+  floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))
+
+
+def update(
+  state: TrainState,
+  grads: Any,
+  metrics: dict[str, jax.Array],
+  setup: Setup,
+  of_batch: tuple[jax.Array, ...] = (),
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One optimizer update, or none where anything is not finite.
 
   Where the blocks can be shared out evenly, each device updates its share of them: Muon's matrix
   products are up to a quarter of a step's.
 
+  A gradient of NaN spoils the moments too, and no later update would bring either back. So
+  parameters and optimizer state are taken over only where they, the gradient, the metrics and what
+  the caller adds are all finite; else the state stays but for its step, and so its data, which go
+  on.
+
+  Args:
+    state: before the update.
+    grads: this device's part of the sum over devices, and
+    metrics: likewise.
+    setup: holds the optimizer.
+    of_batch: numbers of the whole batch that have to be finite too.
+
   Returns:
-    The new state, and metrics `grad_norm` and `finite` (1 where gradients and new parameters are
-    finite).
+    The new state, and metrics: those given, summed over devices, `grad_norm` and `finite` (1 where
+    the update was taken over).
   """
   devices = setup.devices
-  grads = devices.sum(grads)
+  grads, metrics = devices.sum((grads, metrics))
   norm = optax.tree.norm(grads)
   n_blocks = setup.model.config.n_layers
   shared_out = devices.n > 1 and n_blocks % devices.n == 0
@@ -74,9 +98,11 @@ def update(state: TrainState, grads: Any, setup: Setup) -> tuple[TrainState, dic
   tx = optax.with_extra_args_support(setup.tx)
   updates, opt_state = tx.update(grads, opt_state, params, norm=norm)
   new = optax.apply_updates(params, updates), opt_state
-  params, opt_state = _on_blocks(devices.gather, new) if shared_out else new
-  finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
-  metrics = {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+  new = _on_blocks(devices.gather, new) if shared_out else new
+  finite = all_finite((new, norm, metrics, of_batch))
+  old = state.params, state.opt_state
+  params, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  metrics = metrics | {'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
   return TrainState(state.step + 1, params, opt_state), metrics
 
 
