@@ -13,9 +13,8 @@ import os
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from compgen_jax.experiment.progress import say
-
 from compgen_jax.errors import ConfigError
+from compgen_jax.experiment.progress import say
 
 
 def prepare() -> None:
