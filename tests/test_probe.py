@@ -3,16 +3,13 @@
 The run is made up: oracles write in place of models, so that every score is known beforehand.
 """
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 
 from compgen_jax import config as config_lib
 from compgen_jax.errors import CheckpointError
 from compgen_jax.experiment import asking, composability, files, probe, run, scores, terms
-from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.evaluate import SLACK, Evaluation
 from compgen_jax.experiment.finished import open_run
 from compgen_jax.experiment.record import Record
 from compgen_jax.report import page, probed
@@ -211,22 +208,22 @@ def test_tables_and_figures_have_every_arm(made_up, found, tmp_path):
   assert 'not asked, because there is no checkpoint: rft' in text
   files.write_json(tmp_path / 'theory.json', whole)  # no NaN
   pytest.importorskip('matplotlib')
-  page.write_theory(tmp_path, made_up.config, whole)
+  assert 'sft: unseen' in ''.join(page._theory(tmp_path))  # of the report; it also saves figures
   names = {path.stem for path in (tmp_path / 'figures').iterdir()}
   assert names == {'witnesses', 'predicted', 'entanglement', 'enrichment'}
 
 
-def test_models_are_asked_and_reported(finished, tmp_path):
-  """A real run: parameters of another stage, or a report without the theory."""
-  workdir = tmp_path / 'run'
-  shutil.copytree(finished[0], workdir)
-  opened = open_run(workdir, ('rl',))
-  whole = composability.of_finished(opened) | probe.of_run(opened)
-  assert whole['asked'] == ['rl']
-  files.write_json(workdir / 'theory.json', whole)
-  page.write_theory(workdir, opened.config, whole)
-  assert 'sampled traces' in (workdir / 'report.html').read_text()
-  json.dumps(whole, allow_nan=False)
+def test_models_are_asked(finished):
+  """A sampler that ignores the temperature, or traces that are cut off."""
+  opened = open_run(finished[0], ('rl',))
+  task, write = opened.config.task, probe._model(opened, 'rl', 0)
+  compositions = probe._question(opened, 'unseen', 0).compositions
+  (judged, cold), (_, again), (_, warm) = (
+    asking.ask(write, task, compositions, 0, 1, temperature) for temperature in (0.0, 0.0, 1.0)
+  )
+  assert cold.shape == (16, task.trace_width(2) + SLACK) and judged.said.values.length.shape[1] == 4
+  np.testing.assert_array_equal(cold, again)
+  assert np.any(cold != warm)
 
 
 def test_samples_of_a_prompt_are_one_cluster():
