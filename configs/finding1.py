@@ -21,7 +21,7 @@ UPDATES = 2000
 
 
 def get_config() -> ConfigDict:
-  config = common('finding1')
+  config = common('finding1', UPDATES)
   config.supports.deeper.depths = (4, 5, 6, 7, 8)
   prefix = quickstart.PREFIX
   config.supports.unseen_prefixed = default.support(pool='test', prefix=prefix)
@@ -57,13 +57,16 @@ def get_config() -> ConfigDict:
   return config
 
 
-def common(experiment: str) -> ConfigDict:
-  """What all findings share: the SFT parent, SFT continued, the pools and the first splits."""
+def common(experiment: str, updates: int) -> ConfigDict:
+  """What all findings share: the SFT parent, SFT continued, the pools and the first splits.
+
+  `updates`: of every arm.
+  """
   config = quickstart.get_config()
   config.experiment = experiment
   for name in ('compound', 'atomic'):
     del config.stages[name]
-  config.stages.sft_continued.steps = UPDATES
+  config.stages.sft_continued.steps = updates
   config.supports.deeper.depths = (4, 5)
   config.eval.every = 500
   config.contrasts = ()
@@ -74,8 +77,9 @@ def add_arm(
   config: ConfigDict, name: str, kind: str, mixture: dict[str, float], **settings
 ) -> None:
   """A stage from the SFT parent. `mixture`: support -> its share of the prompts."""
+  updates = config.stages.sft_continued.steps
   data, shares = tuple(mixture), tuple(mixture.values())
-  config.stages[name] = default.stage(kind, 'sft', UPDATES, data, shares, **settings)
+  config.stages[name] = default.stage(kind, 'sft', updates, data, shares, **settings)
 
 
 def difference(name: str, arm: str, other: str, split: str, depth: int) -> tuple:

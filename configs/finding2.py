@@ -2,7 +2,8 @@
 
   launch/run.sh configs/finding2.py '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores. Not run yet: there are no numbers to expect.
+Hardware: 2 CPU cores, about three quarters of an hour a replicate on one of them (reckoned from the
+time of an update). Not run yet: there are no numbers to expect.
 
 Eight skills leave the RL data, with every composition that holds one of them. They are put back as
 nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`). All arms start from the
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
+UPDATES = 1000  # of every arm
 HELD = (  # every third skill of the registry
   'reverse',
   'swap_ends',
@@ -31,7 +33,7 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
 
 
 def get_config() -> ConfigDict:
-  config = finding1.common('finding2')
+  config = finding1.common('finding2', UPDATES)
   quickstart.add_support(config, 'without', pool='rl', without_skills=HELD)
   quickstart.add_support(config, 'composed', pool='rl', with_skills=HELD)
   config.supports.held_atoms = default.support(depths=(1,), with_skills=HELD)

@@ -2,7 +2,8 @@
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores. Not run yet: there are no numbers to expect.
+Hardware: 2 CPU cores, about two hours a replicate on one of them (reckoned from the time of an
+update). Not run yet: there are no numbers to expect.
 
 Each of four routing mechanisms in turn, one of each family, leaves the RL data, with every
 composition that holds it. It is put back as nothing (`none_NAME`) or at one depth: as atoms
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
+UPDATES = 600  # of every arm
 # Families: choosing, building, choosing by content, partial application.
 HELD = ('earlier', 'merge', 'greater', 'bind_first')
 PUT_BACK = 0.25  # share of the prompts
@@ -25,9 +27,10 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 
 def get_config() -> ConfigDict:
-  config = finding1.common('finding3')
+  config = finding1.common('finding3', UPDATES)
   for name in HELD:
     _hold_out(config, name)
+  config.eval.every = 200
   config.eval.curve = ('unseen', *(f'with_{name}' for name in HELD))
   composed = (('depth2', 0.5), ('depth3', 0.5))
   config.contrasts = (

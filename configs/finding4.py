@@ -2,7 +2,8 @@
 
   launch/run.sh configs/finding4.py '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores. Not run yet: there are no numbers to expect.
+Hardware: 2 CPU cores, about an hour and a half a replicate on one of them (reckoned from the time
+of an update). Not run yet: there are no numbers to expect.
 
 Two questions. Where should RL explore? From the SFT parent of finding 1, RL sees equally many
 compositions (three sizes n), all of them SFT's (`inside_N`), half of them (`overlap_N`) or none
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
+UPDATES = 600  # of every arm
 SIZES = (12, 24, 48)  # compositions that RL sees; the last are as many as SFT sees
 MISSING = ('rotate_right', 'sort_down', 'half_turn', 'squeeze')  # skills, one of each section
 ISOLATED_BATCH = 96  # problems of one step that have as many tokens as 64 of SFT's
@@ -25,7 +27,7 @@ DEPTHS = (2, 3, 4, 5)
 
 
 def get_config() -> ConfigDict:
-  config = finding1.common('finding4')
+  config = finding1.common('finding4', UPDATES)
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
   for n in SIZES:
     _explore(config, n)
@@ -47,6 +49,7 @@ def get_config() -> ConfigDict:
     config.stages[name].init_from = parent
 
   config.eval.splits.lacking = 'lacking'
+  config.eval.every = 200
   config.eval.curve = ('unseen', 'deeper')
   config.contrasts = (
     *_contrasts('disjoint', 'overlap'),
