@@ -39,6 +39,14 @@ def prepare() -> None:
       say(f'{what}; set jax.config.update("jax_num_cpu_devices", {cores()}) right after the import')
 
 
+def has_device() -> bool:
+  """Whether jax finds a device of a platform that it may use (JAX_PLATFORMS)."""
+  try:
+    return jax.device_count() > 0
+  except Exception:  # jax raises AssertionError or RuntimeError, by version and platform
+    return False
+
+
 def cores() -> int:
   """Cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
+from compgen_jax.experiment import measures, sampled
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.programs import (
   Stage,
@@ -28,7 +29,7 @@ from compgen_jax.experiment.record import Record
 from compgen_jax.learning.state import Given, TrainState
 from compgen_jax.task.support import Support
 
-SHOWN = ('loss', 'reward', 'entropy')  # metrics on the terminal
+SHOWN = ('loss', 'reward', 'entropy', 'signal')  # metrics on the terminal
 Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
 
 
@@ -67,6 +68,7 @@ def run(
     if evaluation is None:
       evaluation = evaluator(_one_of(params(), i), stage.name, stage.steps, final=True)
       record.write_evaluation(evaluation, evaluator.settings)
+      say(f'{stage.name:>16} {stage.steps:>6}/{stage.steps}  {measures.line(evaluation.rows)}')
     evaluations[record.seed] = evaluation
   return params, evaluations
 
@@ -88,22 +90,24 @@ def _final_params(
   return replicated(_train(stage, replicates, records, parent).params)
 
 
-def trained_params(stage: Stage, seeds: tuple[int, ...]) -> Any:
-  """The parameters that a finished stage ended with, one replicate a seed.
+def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
+  """The parameters that a finished stage ended with, one replicate a seed; or those of the newest
+  checkpoint, `step`.
 
   Raises:
     ConfigError: the stage was trained under another config.
-    CheckpointError: the stage has not finished, or its checkpoint can't be read.
+    CheckpointError: the stage has not come so far, or its checkpoint can't be read.
   """
+  step = stage.steps if step is None else step
   like = _one_of(initial_state(stage.setup, initial_params(stage.setup, seeds[:1])), 0)
   found = []
   for seed in seeds:
     record = stage.record(seed)
     record.require_origin()
-    if newest_checkpoint(record) != stage.steps:
+    if newest_checkpoint(record) != step:
       what = f'stage {stage.name} (seed {seed}) has not finished in this workdir'
       raise CheckpointError(f'{record.folder}: {what}')
-    found.append(record.restore(like, stage.steps).params)
+    found.append(record.restore(like, step).params)
   return replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
 
 
@@ -123,12 +127,14 @@ def _train(
   done, restored = _resumed(stage, records, state)
   if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
-  histories = [record.read_history(done) for record in records]
   stores = [record.store for record in records]
   for record in records:
     record.begin()
+  histories = [record.continue_history(done) for record in records]
   _announce(stage, seeds, done)
   given = _given(stage, replicates, start)
+  curves = [curve for _, curve in histories]
+  _measure(stage, replicates, records, state.params, done, curves)
   progress = Progress(stage.name, stage.steps, done)
   seconds = histories[0][0][-1]['seconds'] if histories[0][0] else 0.0
   started = time.monotonic() - seconds
@@ -142,15 +148,12 @@ def _train(
     _require_health(stage, metrics, done - n + 1, done)
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
     row = {'step': done, 'seconds': time.monotonic() - started}
-    is_curve_point = config.eval.every and done % config.eval.every == 0 and done < stage.steps
-    for i, (history, curve) in enumerate(histories):
-      history.append(row | {name: float(value[i]) for name, value in metrics.items()})
-      if is_curve_point:
-        mine = _one_of(state.params, i)
-        curve += replicates[i].evaluator(mine, stage.name, done, final=False).rows
+    for i, record in enumerate(records):
+      mine = {name: float(value[i]) for name, value in metrics.items()}
+      record.append_history('metrics', [row | mine])
+    _measure(stage, replicates, records, state.params, done, curves)
     if done % run_config.checkpoint_every == 0 or done == stage.steps:
-      for i, (record, store) in enumerate(zip(records, stores)):
-        record.write_history(*histories[i])
+      for i, store in enumerate(stores):
         store.save(done, _one_of(state, i))
   for store in stores:
     store.close()
@@ -171,6 +174,33 @@ def _resumed(stage: Stage, records: list[Record], like: TrainState) -> tuple[int
     what = f'stage {stage.name}: its replicates are not at the same update any more ({at})'
     raise CheckpointError(f'{what}; the same command trains them one by one')
   return updates[0], [state[1] for state in found if state]
+
+
+def _measure(
+  stage: Stage,
+  replicates: list[Replicate],
+  records: list[Record],
+  params: Any,
+  done: int,
+  curves: list[list[dict]],
+) -> None:
+  """Adds the point after update `done`, where there is one, to learning curves that lack it.
+
+  Point 0 is of what the stage starts from; its end is measured by itself, more thoroughly.
+  """
+  every = stage.config.eval.every
+  if not every or done % every or done == stage.steps:
+    return
+  for i, (replicate, record, curve) in enumerate(zip(replicates, records, curves)):
+    if curve and curve[-1]['step'] >= done:
+      continue
+    mine = _one_of(params, i)
+    rows = replicate.evaluator(mine, stage.name, done, final=False).rows
+    curve += rows
+    record.append_history('curve', rows)
+    samples = sampled.lines(replicate.evaluator, mine, stage.config, stage.name, done)
+    record.append_history('samples', samples)
+    say(f'{stage.name:>16} {done:>6}/{stage.steps}  {measures.line(rows)}')
 
 
 def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
