@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from compgen_jax import usage
 from compgen_jax.errors import Interrupted, UserError
 from compgen_jax.experiment import interruption
 
@@ -38,7 +39,7 @@ class _ConfigFile(flags.ArgumentParser):
 
 def _define_config() -> flags.FlagHolder:
   holder = config_flags.DEFINE_config_file(
-    'config', None, 'Experiment: a file of configs/.', lock_config=True
+    'config', None, 'Experiment: a configs/NAME.py, or the config.json of a run.', lock_config=True
   )
   flags.FLAGS['config'].parser = _ConfigFile()
   return holder
@@ -69,6 +70,8 @@ def load_config(given: str) -> ConfigDict:
     UserError: there is no such file, or it does not work.
   """
   path, *argument = given.split(':', 1)
+  if path.endswith('.json') and os.path.isfile(path):
+    path, argument = os.path.join(os.path.dirname(__file__), 'from_json.py'), [given]
   if not os.path.isfile(path):
     legal = ' | '.join(sorted(glob.glob('configs/*.py')))
     raise UserError(f'--config={path}: no such file; legal is {legal}')
@@ -136,6 +139,9 @@ def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
   """
   interruption.watch()
   flags.FLAGS.set_default('logtostderr', True)
+  if {'--help', '-h'} & set(sys.argv[1:]):
+    print(usage.text(sys.argv[0]), end='')
+    sys.exit(0)
   try:
     rest = flags.FLAGS(sys.argv)[1:]
   except UserError as e:
@@ -156,3 +162,10 @@ def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
     interruption.end(str(e))
   except UserError as e:
     fail(str(e), e.exit_status)
+  except Exception:
+    if platform.has_device():
+      raise
+    wanted = os.environ.get('JAX_PLATFORMS')
+    fail(
+      f'JAX_PLATFORMS={wanted!r}: jax finds no such device here; legal is cpu, or to leave it out'
+    )

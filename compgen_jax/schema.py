@@ -32,6 +32,17 @@ class StageConfig:
   shares: tuple[float, ...] = (1.0,)
   settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def parent(self) -> str:
+    """The stage of the same config that it starts from; '' where there is none."""
+    return '' if ':' in self.init_from else self.init_from
+
+  @property
+  def foreign_parent(self) -> tuple[str, str] | None:
+    """`(workdir, stage)` of the stage of another run that it starts from, or None."""
+    workdir, colon, stage = self.init_from.rpartition(':')
+    return (workdir, stage) if colon else None
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
@@ -41,6 +52,7 @@ class EvalConfig:
   problems: int = 1024
   every: int = 0
   curve: tuple[str, ...] = ('seen', 'unseen')
+  curve_problems: int = 0
   pass_k: tuple[int, ...] = (1, 4, 16)
   pass_samples: int = 16
   trained: tuple[str, ...] = ('atoms', 'seen')
@@ -88,10 +100,7 @@ class Config:
 
   @property
   def ordered_splits(self) -> tuple[str, ...]:
-    """The evaluation splits from shallow to deep, trained ones first.
-
-    (A ConfigDict forgets the order in which it was given entries.)
-    """
+    """The evaluation splits from shallow to deep, trained ones first."""
 
     def key(split):
       deepest = max(self.supports[self.eval.splits[split]].depths)
@@ -136,7 +145,7 @@ def stage_order(config: 'Config') -> tuple[str, ...]:
     ready = [
       name
       for name, stage in config.stages.items()
-      if name not in order and (stage.init_from == '' or stage.init_from in order)
+      if name not in order and (stage.parent == '' or stage.parent in order)
     ]
     if not ready:
       stuck = sorted(set(config.stages) - set(order))

@@ -154,6 +154,12 @@ def _supports(config: Config) -> None:
       require(len(without) < len(legal_names), f'{path}.without_{kind}', without, legal)
       both = set(without) & set(wanted)
       require(not both, f'{path}.with_{kind}', wanted, f'names that without_{kind} does not hold')
+    every_pair = {f'{r} {s}' for r in config.task.routings for s in config.task.skills}
+    for field in ('without_pairs', 'with_pairs'):
+      for pair in getattr(support, field):
+        legal = "a routing mechanism and a skill, as 'merge reverse'"
+        require(pair in every_pair, f'{path}.{field}', pair, legal)
+      _no_repetition(f'{path}.{field}', getattr(support, field), 'pairs')
 
 
 def _stages(config: Config) -> None:
@@ -171,7 +177,10 @@ def _stage(config: Config, name: str) -> None:
   stage, path, kind = config.stages[name], f'stages.{name}', config.kind(name)
   require(is_name(name), 'stages', name, NAME)
   require(stage.steps >= 1, f'{path}.steps', stage.steps, '1 or more')
-  one_of(stage.init_from, ('', *(n for n in config.stages if n != name)), f'{path}.init_from')
+  others = ('', *(n for n in config.stages if n != name))
+  is_known = all(stage.foreign_parent) if stage.foreign_parent else stage.init_from in others
+  legal = f'{" | ".join(others)} | WORKDIR:STAGE'
+  require(is_known, f'{path}.init_from', stage.init_from, legal)
   can_start = stage.init_from != '' or not kind.explores
   legal = f'a stage to start from ({stage.kind} needs one)'
   require(can_start, f'{path}.init_from', stage.init_from, legal)
@@ -225,7 +234,8 @@ def _eval(config: Config) -> None:
   _at_least(2, eval__problems=ev.problems)
   legal = f'1 to eval.problems={ev.problems}'
   require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, legal)
-  _at_least(0, eval__every=ev.every, run__data_parallel=run.data_parallel)
+  _at_least(0, eval__every=ev.every, eval__curve_problems=ev.curve_problems)
+  _at_least(0, run__data_parallel=run.data_parallel)
   _at_least(0, run__microbatch_rows=run.microbatch_rows)
   _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
   _at_least(1, run__max_skipped=run.max_skipped)

@@ -29,6 +29,8 @@ def support(**changes) -> ConfigDict:
   config.without_routings = ()  # names, likewise
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing
   config.with_routings = ()  # names, likewise
+  config.without_pairs = ()  # steps, as 'merge reverse'; compositions that hold one are left out
+  config.with_pairs = ()  # steps; only compositions that hold at least one; () asks nothing
   config.dry = False  # letters are noise without loss: shows a depth's format and no module
   config.prefix = 0  # each problem begins with 0 to so many dry steps, in its trace or given
   config.update(changes)
@@ -52,7 +54,7 @@ def stage(
   """A node of the experiment's graph. `settings`: what differs for it from its kind's section."""
   config = ConfigDict()
   config.kind = kind  # sft | rl | rft: which section below holds its settings
-  config.init_from = init_from  # stage whose final parameters it starts from; '' is from scratch
+  config.init_from = init_from  # stage that it starts from, or WORKDIR:STAGE; '' is from scratch
   config.steps = steps  # updates (rl, rft: batches of prompts)
   config.data = data  # names of `supports`
   config.shares = shares  # share of each batch that each support of `data` fills; they add up to 1
@@ -86,18 +88,18 @@ def get_config() -> ConfigDict:
   config.pools.salt = 1  # of the content hash: another salt is another split of compositions
   config.pools.test = 0.2  # share of all compositions; reported numbers come from here
   config.pools.validation = 0.1  # settings are chosen here
-  config.pools.sft = 0.35
-  config.pools.rl = 0.35
+  config.pools.sft = 0.35  # SFT trains here
+  config.pools.rl = 0.35  # stages that explore train here
 
-  config.supports = ConfigDict()
-  config.supports.sft = support(compositions=100)
-  config.supports.unseen = support(pool='test')
-  config.supports.deeper = support(pool='test', depths=(4, 5))
-  config.supports.atoms = support(depths=(1,))
+  config.supports = ConfigDict(sort_keys=False)  # named sets, in the order in which they are given
+  config.supports.sft = support(compositions=100)  # what SFT trains on
+  config.supports.unseen = support(pool='test')  # never trained on
+  config.supports.deeper = support(pool='test', depths=(4, 5))  # likewise, and deeper
+  config.supports.atoms = support(depths=(1,))  # every pair of modules alone
 
   config.model = ConfigDict()
   config.model.d_model = 64  # width
-  config.model.n_layers = 2
+  config.model.n_layers = 2  # blocks of attention and feed-forward part
   config.model.n_heads = 2  # attention heads; 4 were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
   config.model.positions = 'segment'  # segment: name of its segment and index in it | rope | none
@@ -109,10 +111,10 @@ def get_config() -> ConfigDict:
   config.model.scan_layers = False  # one compiled layer for all: compiles faster, runs slower
 
   config.optimizer = ConfigDict()
-  config.optimizer.b1 = 0.9
-  config.optimizer.b2 = 0.98
-  config.optimizer.eps = 1e-8
-  config.optimizer.weight_decay = 0.01
+  config.optimizer.b1 = 0.9  # AdamW: decay of the first moment
+  config.optimizer.b2 = 0.98  # AdamW: decay of the second moment
+  config.optimizer.eps = 1e-8  # keeps divisions by moments and norms finite
+  config.optimizer.weight_decay = 0.01  # decoupled, of all parameters
   config.optimizer.clip_norm = 1.0  # global gradient norm
   config.optimizer.muon_scale = (
     5.0  # muon: learning rate of the weight matrices over that of the rest
@@ -124,6 +126,7 @@ def get_config() -> ConfigDict:
   config.sft.lr = 4e-3  # peak
   config.sft.warmup = 100  # updates from 0 to the peak
   config.sft.schedule = 'cosine'  # constant | cosine (to a tenth of the peak)
+  config.sft.schedule_steps = 0  # updates until the cosine ends; 0: as many as the stage has
 
   config.rl = ConfigDict()
   config.rl.prompts = 128  # problems a batch
@@ -134,47 +137,50 @@ def get_config() -> ConfigDict:
   config.rl.anchor_batch = 32  # its problems an update
   config.rl.anchor_weight = 0.1  # of its loss
   config.rl.optimizer = 'muon'  # adamw | muon
-  config.rl.lr = 4e-4
-  config.rl.warmup = 20
-  config.rl.schedule = 'cosine'
+  config.rl.lr = 4e-4  # peak
+  config.rl.warmup = 20  # updates from 0 to the peak
+  config.rl.schedule = 'cosine'  # constant | cosine (to a tenth of the peak)
+  config.rl.schedule_steps = 0  # updates until the cosine ends; 0: as many as the stage has
   config.rl.estimator = 'rloo'  # reinforce | rloo | grpo | dr_grpo (learning/losses.py)
   config.rl.average = 'token'  # token | sequence | constant: how token losses become one
   config.rl.epochs = 1  # updates on each batch; 1 is exactly on-policy
   config.rl.clip_low = 0.2  # the probability ratio is clipped to [1 - clip_low, 1 + clip_high]
-  config.rl.clip_high = 0.28
+  config.rl.clip_high = 0.28  # see clip_low
   config.rl.kl = 0.0  # weight of KL(policy || the stage's initial policy), per token
   config.rl.entropy = 0.0  # weight of the entropy bonus, nats per token
   config.rl.max_log_prob_gap = 0.01  # nats between sampler and learner; more stops (bfloat16: 1.0)
   config.rl.drop_no_signal = False  # leave out groups whose samples all earn the same
 
   config.rft = ConfigDict()
-  config.rft.prompts = 128
-  config.rft.group = 4
-  config.rft.temperature = 1.2
+  config.rft.prompts = 128  # problems a batch
+  config.rft.group = 4  # sampled traces a problem; those rewarded are learned from
+  config.rft.temperature = 1.2  # of sampling
   config.rft.reward = 'answer'  # answer | strict | steps (learning/exploration.py)
   config.rft.anchor = ()  # supports of an auxiliary SFT loss in every update; () is none
   config.rft.anchor_batch = 32  # its problems an update
   config.rft.anchor_weight = 0.1  # of its loss
   config.rft.optimizer = 'muon'  # adamw | muon
-  config.rft.lr = 4e-4
-  config.rft.warmup = 20
-  config.rft.schedule = 'cosine'
+  config.rft.lr = 4e-4  # peak
+  config.rft.warmup = 20  # updates from 0 to the peak
+  config.rft.schedule = 'cosine'  # constant | cosine (to a tenth of the peak)
+  config.rft.schedule_steps = 0  # updates until the cosine ends; 0: as many as the stage has
   config.rft.sampler = 'parent'  # whose traces: parent (the stage's initial parameters) | current
 
-  config.stages = ConfigDict()
-  config.stages.sft = stage('sft', '', 2000, ('sft',))
+  config.stages = ConfigDict(sort_keys=False)  # the arms, in the order of tables and figures
+  config.stages.sft = stage('sft', '', 2000, ('sft',))  # kind, init_from, steps, data
 
   config.eval = ConfigDict()
   config.eval.problems = 1024  # per split and depth, greedy
-  config.eval.every = 0  # updates between evaluations on the splits of `curve`; 0: only the end
-  config.eval.curve = ('seen', 'unseen')
+  config.eval.every = 500  # updates between points of learning curves; 0: only the end
+  config.eval.curve = ('atoms', 'seen', 'unseen', 'deeper')  # splits of learning curves
+  config.eval.curve_problems = 256  # per split and depth at a point, greedy; 0 is `problems`
   config.eval.pass_k = (1, 4, 16)  # unbiased pass@k; () is none
   config.eval.pass_samples = 16  # traces a problem for it (the first problems / pass_samples)
-  config.eval.splits = ConfigDict()  # split -> name of a support
-  config.eval.splits.atoms = 'atoms'
-  config.eval.splits.seen = 'sft'
-  config.eval.splits.unseen = 'unseen'
-  config.eval.splits.deeper = 'deeper'
+  config.eval.splits = ConfigDict(sort_keys=False)  # split -> name of a support
+  config.eval.splits.atoms = 'atoms'  # single steps
+  config.eval.splits.seen = 'sft'  # the SFT compositions, new inputs
+  config.eval.splits.unseen = 'unseen'  # trained depths, compositions of the pool `test`
+  config.eval.splits.deeper = 'deeper'  # likewise, deeper than anything trained on
   # Splits that training may share compositions with. All others are checked to be unseen.
   config.eval.trained = ('atoms', 'seen')
 

@@ -28,7 +28,6 @@ def get_config() -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
-  config.eval.curve = ('atoms', 'seen', 'unseen', 'deeper')
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
   add_arm(config, 'compound', 'rl', compounds)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# launch/run.sh [configs/NAME.py] [--config.FIELD=VALUE ...]
+# launch/run.sh [configs/NAME.py | RUN/config.json] [--config.FIELD=VALUE ...]
 # On a fresh machine: installs, runs NAME (default: quickstart) into runs/NAME, prints the table and the report's path.
 # The same command again continues where it was interrupted. WORKDIR=DIR puts the run elsewhere.
 source "$(dirname "$0")/environment.sh" plots,test
@@ -7,5 +7,6 @@ source "$(dirname "$0")/environment.sh" plots,test
 config=configs/quickstart.py
 if [ $# -gt 0 ] && [ "${1#--}" = "$1" ]; then config=$1; shift; fi
 [ -f "$config" ] || { echo "error: config '$config' does not exist; legal are $(ls configs/*.py | tr '\n' ' ')" >&2; exit 2; }
-workdir=${WORKDIR:-runs/$(basename "$config" .py)}
+case $config in *.json) own=$(dirname "$config") ;; *) own=runs/$(basename "$config" .py) ;; esac
+workdir=${WORKDIR:-$own}
 exec "$python" -m compgen_jax.main --config="$config" --workdir="$workdir" "$@"

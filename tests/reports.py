@@ -24,6 +24,21 @@ CONTRASTS = (
   ('ex.gain', GAIN),
   ('ex.level', ((1, 'sft', 'unseen', 3),)),
 )
+# What summary.json says of a support, and a kept trace: see `experiment/about.py`, `evaluate.py`.
+ABOUT = {
+  'compositions': {'2': 25, '3': 4800},
+  'is_exact': False,
+  'example': 'earlier reverse, merge fold',
+  'shown': {'sft': 0.5},
+}
+KEPT = {
+  'split': 'unseen',
+  'depth': 2,
+  'prompt': 'solve A bca B dd C earlier reverse D merge successor =',
+  'trace': 'C earlier reverse bca C acb D merge successor acbdd D bdcee = bdcee end',
+  'alphabet': 'abcdefgh',
+  'reserved': [],
+}
 # Name of a metric of metrics.jsonl -> its value at the start and at the end of a stage.
 LEARNING = {
   'loss': (2.0, 0.1),
@@ -70,7 +85,9 @@ def make_run(folder, config, levels=ARMS, modules=MODULES, n=200):
           label |= dict(step=config.stages[arm].steps)
           evaluations[arm].rows.extend(_final_rows(label, p, sum(answers), n, modules))
     rows += evaluations[arm].rows
-  return rows, summary.summarise(config, evaluations, 75.0)
+  result = summary.summarise(config, evaluations, 75.0)
+  result |= {'supports': {name: dict(ABOUT) for name in config.supports}, 'starts_from': {}}
+  return rows, result
 
 
 def write_learning_curves(folder, config, arm, rng):
@@ -100,6 +117,9 @@ def _final_rows(label, p, n_right, n, modules):
     strict_accuracy=int(0.9 * n_right),
     structure_accuracy=(n_right + n) // 2 if p else 0,
   )
+  n_wrong = n - n_right
+  counts |= dict(zip(('wrong_structure', 'wrong_routing', 'wrong_copy'), [n_wrong // 4] * 3))
+  counts['wrong_skill'] = n_wrong - 3 * (n_wrong // 4)
   rows = [label | dict(metric=metric) | _share(k, n) for metric, k in counts.items()]
   rows += [label | dict(metric=f'pass@{k}', value=1 - (1 - p) ** k, n=12) for k in (1, 4)]
   for metric, names in modules.items() if p else ():

@@ -51,7 +51,7 @@ def test_names_of_modules_are_resolved():
 # Defaults -----------------------------------------------------------------------------------------
 
 # Fields whose value in configs/default.py is not what runs did before the field existed.
-CHANGED_SINCE = ('model.address_markers',)
+CHANGED_SINCE = ('model.address_markers', 'eval.every', 'eval.curve', 'eval.curve_problems')
 
 
 def _defaults() -> dict[str, object]:

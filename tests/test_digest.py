@@ -22,12 +22,17 @@ def run(tmp_path_factory):
 def test_contrast_is_spelled_out(run):
   """A sign, a weight or a place that is not the contrast's own."""
   contrasts = digest.digest(*run).contrasts
-  assert [c.formula for c in contrasts] == [
-    'compound − atomic, on unseen 3',
-    'compound (deeper, mean over depths) − sft (deeper, mean over depths) '
-    '− 0.5 × rft (seen 2) + 0.5 × sft (seen 2)',
-    'sft, on unseen 3',
+  assert [(c.what, c.where) for c in contrasts] == [
+    ('RL on sft (compound) − RL on sft (atomic)', 'unseen, 3 steps'),
+    (
+      'RL on sft (compound) (deeper, mean over 4 and 5 steps) '
+      '− SFT (deeper, mean over 4 and 5 steps) '
+      '− 0.5 × rejection fine-tuning on sft (seen, 2 steps) + 0.5 × SFT (seen, 2 steps)',
+      '',
+    ),
+    ('SFT', 'unseen, 3 steps'),
   ]
+  assert [c.pair for c in contrasts] == [('compound', 'atomic', 'unseen', 3), None, None]
   assert [c.is_difference for c in contrasts] == [True, True, False]
 
 
@@ -35,7 +40,7 @@ def test_side_of_an_interval():
   """An interval that touches zero taken to exclude it; one of no width taken for certainty."""
 
   def side(low, high):
-    return Contrast('c', low, low, high, 'problems', 100, '', True).side
+    return Contrast('c', low, low, high, 'problems', 100, '', '', None, True).side
 
   assert (side(1, 9), side(-9, -1)) == (Side.ABOVE, Side.BELOW)
   assert (side(-1, 5), side(0, 5), side(-5, 0)) == (Side.AROUND,) * 3
@@ -79,15 +84,38 @@ def test_modules_pool_unseen_splits_by_their_n():
   assert (e.low, e.high) == wilson(35, 40)
 
 
-@pytest.mark.parametrize(
-  'answer, strict, structure', [(0.5, 0.4, 0.7), (0.5, 0.1, 0.2), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)]
-)
-def test_outcomes_add_up_even_where_answers_outnumber_structures(answer, strict, structure):
-  """A negative share: an answer can be right in a trace of wrong structure."""
-  entry = dict(accuracy=answer, strict_accuracy=strict, structure_accuracy=structure)
-  shares = digest._outcomes(entry)
-  assert min(shares) >= 0 and abs(sum(shares) - 1) < 1e-12
-  assert abs(shares.strict + shares.answer_only - answer) < 1e-12
+def test_outcomes_add_up(run):
+  """A trace that counts twice, or under the name of another failure."""
+  d = digest.digest(*run)
+  for entry in run[3]['table']:
+    shares = d.outcomes[entry['arm'], entry['split'], entry['depth']]
+    assert abs(sum(shares) - 1) < 1e-12 and shares.strict == entry['strict_accuracy']
+    assert abs(shares.strict + shares.answer_only - entry['accuracy']) < 1e-12
+    assert shares.wrong_skill == entry['wrong_skill']
+  assert set(d.others) == {'strict_accuracy', 'structure_accuracy', 'pass@1', 'pass@4'}
+
+
+def test_profiles_join_what_differs_in_depth(run):
+  """One line through two splits of one depth, trained and untrained ones together, or a place that
+  no line passes."""
+  folder, config, rows, result = run
+  profiles = digest.digest(*run).profiles
+  assert [(p.title, p.places) for p in profiles] == [
+    ('trained on: atoms, seen', (('atoms', 1), ('seen', 2), ('seen', 3))),
+    (
+      'never trained on: unseen, deeper',
+      (('unseen', 2), ('unseen', 3), ('deeper', 4), ('deeper', 5)),
+    ),
+  ]
+  ev = config.eval
+  config = dataclasses.replace(config, eval=dataclasses.replace(ev, trained=('seen',)))
+  titles = [p.title for p in digest.digest(folder, config, rows, result).profiles]
+  assert titles == ['trained on: seen', 'never trained on: atoms, unseen, deeper']
+  same = [e | {'split': 'atoms', 'depth': 3} for e in result['table'] if e['split'] == 'deeper']
+  both = digest.digest(folder, config, rows, result | {'table': result['table'] + same})
+  assert [p.title for p in both.profiles][1:] == [
+    'never trained on: atoms, deeper', 'never trained on: unseen',
+  ]  # fmt: skip
 
 
 def test_routing_is_left_out_where_traces_do_not_show_it(run):

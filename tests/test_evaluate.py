@@ -61,7 +61,7 @@ def test_given_steps_are_part_of_what_is_judged():
     evaluation = evaluator(None, 'sft', 12, final=True)
   for split, depth in keep:
     rows = [row for row in evaluation.rows if (row['split'], row['depth']) == (split, depth)]
-    assert all(row['value'] == 1.0 for row in rows)
+    assert all(row['value'] == (not row['metric'].startswith('wrong_')) for row in rows)
     assert {'accuracy', 'strict_accuracy', 'structure_accuracy'} < {row['metric'] for row in rows}
     n_steps = sum(row['n'] for row in rows if row['metric'] == 'skill_accuracy')
     assert n_steps == 16 * depth

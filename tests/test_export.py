@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from compgen_jax import verifier
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import problems
 from compgen_jax.experiment.export import export
-from compgen_jax.task import tables
+from compgen_jax.task import tables, text
 from configs import default
 from tests import helpers, reference
 from tests.experiments import tiny
@@ -93,7 +94,7 @@ def test_supports_without_solutions_are_refused(name, message, tmp_path):
   with pytest.raises(ConfigError) as error:
     export(CONFIG, name, 3, tmp_path / 'x')
   assert str(error.value).startswith(message)
-  assert 'legal is atoms | deeper | rl | sft | unseen' in str(error.value)
+  assert 'legal is sft | unseen | deeper | atoms | rl' in str(error.value)
   assert not (tmp_path / 'x').exists()
 
 
@@ -121,6 +122,30 @@ def test_three_ways_to_say_one_problem():
     '    D merge successor acbdd D bdcee',
     '    = bdcee end',
   ]
+
+
+def test_rewards_are_those_of_training():
+  """A reward of another problem or label, or that takes a step that follows from a wrong one for a
+  wrong step."""
+  asked = problems.read('bca dd: earlier reverse, merge successor', TASK)
+  asked = problems.by_hand(asked.inputs, asked.modules, TASK, first_label=3)
+  one_off = asked.trace.replace('bca F acb', 'bca F acc').replace('acbdd', 'accdd')
+  traces = [
+    asked.trace,
+    one_off.replace('bdcee', 'bddee'),
+    one_off.replace('G bdcee', 'G bddee'),  # the answer is right, against what stands before it
+    asked.trace.replace(' end', ''),
+  ]
+  assert len(set(traces)) == 4
+  width = TASK.trace_width(3)
+  tokens = np.full((4, width), TASK.pad, np.int32)
+  for row, trace in zip(tokens, traces):
+    parsed = text.parse(trace, TASK)
+    row[: len(parsed)] = parsed
+  assert problems.rewards(asked, tokens, 'answer', TASK) == [1.0, 0.0, 1.0, 0.0]
+  assert problems.rewards(asked, tokens, 'strict', TASK) == [1.0, 0.0, 0.0, 0.0]
+  got = problems.rewards(asked, tokens, 'steps', TASK)
+  assert got == pytest.approx([1.0, 0.0, 0.2 + 0.8 / 2, 0.0])  # of two steps the second is right
 
 
 @pytest.mark.parametrize('what, message', [

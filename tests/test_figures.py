@@ -1,18 +1,16 @@
 """Figures: arms can be told apart, and text is drawn as it stands."""
 
-import math
-
 import numpy as np
 import pytest
 
-from compgen_jax.report import looks
+from compgen_jax.report import looks, words
 from compgen_jax.report.curves import PANELS, Line
 from compgen_jax.report.digest import digest
 from tests.reports import ARMS, make_config, make_run
 
 pytest.importorskip('matplotlib')
 
-from compgen_jax.report import axes, figures  # noqa: E402  they need matplotlib
+from compgen_jax.report import axes, figures, lines  # noqa: E402  they need matplotlib
 
 MANY = ('sft', *(f'arm_{i:02}' for i in range(13)))
 
@@ -27,15 +25,16 @@ def many(tmp_path_factory):
 
 def test_arms_can_be_told_apart():
   """Two arms of one look; two arms of one colour in a plot of lines, or of points."""
-  first = [looks.look(i) for i in range(21)]
-  assert len({(a.colour, a.marker) for a in first}) == 21
-  assert len({(a.colour, a.line) for a in first}) == 21
-  assert len({(a.colour, a.filled) for a in first[:14]}) == 14
+  first = [looks.look(i) for i in range(36)]
+  assert len({a.colour for a in first}) >= 12
+  assert len({(a.colour, a.marker) for a in first}) == 36
+  assert len({(a.colour, a.line) for a in first}) == 36
+  assert len({(a.colour, a.filled) for a in first[:24]}) == 24
 
 
 def test_legend_names_every_arm_with_its_look(many):
   """An arm that the legend leaves out, or shows as another one."""
-  (legend,) = figures.accuracy(many).legends
+  (legend,) = lines.accuracy(many).legends
   assert [text.get_text() for text in legend.get_texts()] == list(MANY)
   for arm, handle in zip(MANY, legend.get_lines()):
     look = many.look(arm)
@@ -44,14 +43,31 @@ def test_legend_names_every_arm_with_its_look(many):
     assert (handle.get_markerfacecolor() == 'white') == (not look.filled)
 
 
-def test_each_arm_has_a_point_per_place_at_its_accuracy(many):
-  """Points of one arm over the name of another place, or shares drawn as percentages."""
-  drawn = [line for ax in figures.accuracy(many).axes for line in ax.get_lines()]
-  n_rows = len(drawn) // len(MANY)
-  assert n_rows == math.ceil(len(many.places) / (64 // len(MANY)))
-  for i, arm in enumerate(MANY):
-    values = [y for line in drawn[i :: len(MANY)] for y in line.get_ydata()]
-    assert values == [100 * many.accuracy[arm, *place].value for place in many.places]
+def test_each_arm_has_a_line_over_depth(many):
+  """Points of one arm at the depth of another place, shares drawn as percentages, or a rate that is
+  not the accuracy's root."""
+  seen, unseen, seen_rate, unseen_rate = lines.accuracy(many).axes
+  for profile, ax, rate_ax in zip(many.profiles, (seen, unseen), (seen_rate, unseen_rate)):
+    for arm, line, rate in zip(MANY, ax.get_lines(), rate_ax.get_lines(), strict=True):
+      depths = [depth for _, depth in profile.places]
+      assert np.abs(line.get_xdata() - depths).max() <= lines.DODGE + 1e-9
+      values = [many.accuracy[arm, *place].value for place in profile.places]
+      np.testing.assert_allclose(line.get_ydata(), 100 * np.array(values))
+      want = [100 * value ** (1 / depth) for value, depth in zip(values, depths)]
+      np.testing.assert_allclose(rate.get_ydata(), want)
+      assert line.get_color() == rate.get_color() == many.look(arm).colour
+
+
+def test_passes_are_drawn_where_nothing_was_trained(many):
+  """pass@4 drawn at k = 1, or a split that was trained on."""
+  axes_ = [ax for ax in lines.passes(many).axes if ax.get_lines()]
+  assert [ax.get_title('left') for ax in axes_] == [
+    f'{split}, depth {depth}' for split, depth in many.profiles[1].places
+  ]
+  (line, *_) = axes_[0].get_lines()
+  estimates = [many.others[f'pass@{k}']['sft', 'unseen', 2].value for k in (1, 4)]
+  assert line.get_xdata().tolist() == [1, 4]
+  np.testing.assert_allclose(line.get_ydata(), 100 * np.array(estimates))
 
 
 def test_axis_is_logarithmic_only_where_values_span_much():
@@ -61,28 +77,31 @@ def test_axis_is_logarithmic_only_where_values_span_much():
   def scale(panel, low, high):
     ends = np.array([low, high])
     _, (ax,) = axes.grid(1, 1, 1.0)
-    figures._scale(ax, panel, [Line(ends, ends, ends, ends)])
+    lines._scale(ax, panel, [Line(ends, ends, ends, ends)])
     return ax.get_yscale()
 
   assert scale(loss, 0.01, 2.0) == 'log'
   assert scale(loss, 0.5, 2.0) == scale(loss, 0.0, 2.0) == scale(reward, 0.01, 1.0) == 'linear'
 
 
-def test_dollars_are_no_formula(tmp_path):
+def test_dollars_are_no_formula(tmp_path, monkeypatch):
   """A name with two dollar signs that is drawn as TeX, or that stops the report."""
   terms = ((1, 'rft', 'unseen', 3), (-1, 'sft', 'unseen', 3))
-  config = make_config(contrasts=(('a $\\frac$ b', terms),))
+  config = make_config(contrasts=(('gain', terms),))
+  monkeypatch.setattr(words, '_arm', lambda config, name: {'rft': 'a $\\frac$ b'}.get(name, 'SFT'))
   drawn = figures.contrasts(digest(tmp_path, config, *make_run(tmp_path, config)))
   drawn.canvas.draw()
   name = drawn.axes[0].get_yticklabels()[0]
-  assert name.get_text() == 'a \\$\\frac\\$ b'
+  assert name.get_text().startswith('a \\$\\frac\\$ b − SFT')
 
 
 def test_captions_count_problems_per_seed(tmp_path):
   """n of all seeds together, or a figure without a caption."""
   config = make_config(seeds=(0, 1))
   drawings = figures.draw(digest(tmp_path, config, *make_run(tmp_path, config)))
-  assert [d.name for d in drawings] == ['accuracy', 'contrasts', 'learning', 'modules', 'why']
+  assert [d.name for d in drawings] == [
+    'accuracy', 'contrasts', 'curves', 'passes', 'why', 'modules', 'learning',
+  ]  # fmt: skip
   assert 'n = 200 problems per seed' in drawings[0].caption
   assert all(d.caption.endswith('.') for d in drawings)
   assert len(ARMS) == len(drawings[0].figure.legends[0].get_texts())

@@ -9,13 +9,22 @@ import sys
 import pytest
 
 from compgen_jax.report import page
-from compgen_jax.report.digest import Contrast
-from tests.reports import ARMS, make_config, make_run
+from tests.reports import ARMS, KEPT, make_config, make_run
+
+WRONG = KEPT['trace'].replace('acbdd D bdcee', 'acbdd D bdcef')
+# Of `sft` and of the first arm that explores: problem 0 is fixed, 1 is never right.
+TRACES = {
+  'sft': [KEPT | {'problem': i, 'written': WRONG.replace('= bdcee', '= b')} for i in range(2)],
+  'atomic': [
+    KEPT | {'problem': 0, 'written': KEPT['trace']},
+    KEPT | {'problem': 1, 'written': WRONG.replace('= bdcee', '= bdcef')},
+  ],
+}
 
 
 def written(folder, config, rows, result):
   """Writes the report; returns it unescaped, without the places where names may break."""
-  page.write(folder, config, rows, result)
+  page.write(folder, config, rows, result, TRACES)
   return html.unescape((folder / 'report.html').read_text().replace('<wbr>', ''))
 
 
@@ -56,7 +65,7 @@ def test_all_figures_are_files_and_embedded(run):
   """A figure that is only a file, or only in the page."""
   folder, *_, text = run
   names = {path.stem for path in (folder / 'figures').iterdir()}
-  assert names == {'accuracy', 'contrasts', 'learning', 'modules', 'why'}
+  assert names == {'accuracy', 'contrasts', 'curves', 'passes', 'why', 'modules', 'learning'}
   assert text.count('src="data:image/png;base64,') == len(names)
   for name in names:
     assert (folder / 'figures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
@@ -75,7 +84,7 @@ def test_files_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
   rows, result = make_run(tmp_path, config)
   monkeypatch.setattr(os, 'replace', crash)
   with pytest.raises(KeyboardInterrupt):
-    page.write(tmp_path, config, rows, result)
+    page.write(tmp_path, config, rows, result, TRACES)
   assert not list(tmp_path.rglob('*.png')) and not list(tmp_path.rglob('*.html'))
 
 
@@ -116,7 +125,7 @@ def test_every_number_stands_with_its_interval_and_n(run):
     assert f'{value}<small>[{low}, {high}]</small>' in text, entry
   for c in result['contrasts'][:2]:
     value, low, high = (f'{c[name]:+.1f}'.replace('-', '−') for name in ('value', 'low', 'high'))
-    assert f'{c["name"]}<small>' in text
+    assert f'<small>{c["name"]}</small>' in text
     assert f'<td>{value}</td><td>[{low}, {high}]</td>' in text
   assert all(f'</span>{arm}<small>' in text for arm in ARMS)
   assert 'n = 200' in text and 'pass@4' in text and 'swap_ends' in text
@@ -137,50 +146,50 @@ def test_all_zero_results_have_honest_intervals(tmp_path, monkeypatch, seeds):
   config = make_config(seeds)
   text = written(tmp_path, config, *make_run(tmp_path, config, levels=dict.fromkeys(ARMS, 0.0)))
   assert '0.0<small>[0.0, 1.9]</small>' in text and '[0.0, 0.0]</small>' not in text
-  nothing = '2 have an interval without width, from which nothing follows'
-  assert f'{nothing} (ex.compound_minus_atomic 0.0' in text
+  assert '2 have an interval without width, from which nothing follows.' in text
+  assert 'not clearly more or less than RL on sft (atomic) (0.0 %): 0.0 points, an interval' in text
 
 
-# Its words ----------------------------------------------------------------------------------------
+# Its order ----------------------------------------------------------------------------------------
 
 
-def make_contrast(name, value, low, high, is_difference=True):
-  return Contrast(name, value, low, high, 'problems', 100, '', is_difference)
+def test_sections_come_in_the_order_of_questions(run):
+  """A figure far from its section, or a section that is missing."""
+  *_, text = run
+  marks = [
+    '<p class="lead">', '<h2>What was trained, and on what', 'Arms, in the order of the config',
+    'Supports: sets of', '<h2>Accuracy by depth', '<figure id="accuracy">', '<h2>Contrasts',
+    '<figure id="contrasts">', '<h2>During training', '<figure id="curves">', '<h2>Before and',
+    '<figure id="passes">', '<h2>Why traces fail', '<figure id="why">', '<h2>Modules',
+    '<figure id="modules">', '<h2>One problem', '<h2>What training reports',
+    '<figure id="learning">', '<h2>How it was made', 'The resolved config',
+  ]  # fmt: skip
+  places = [text.index(mark) for mark in marks]
+  assert places == sorted(places)
 
 
-def test_headline_sorts_contrasts_by_side():
-  """A contrast named on the wrong side."""
-  up, down = make_contrast('up', 5, 1, 9), make_contrast('down', -5, -9, -1)
-  around = make_contrast('around', 2, -1, 5)
-  assert page.headline([up, down, around]) == (
-    'Of 3 differences in accuracy, 1 has a 95 % interval above zero (up +5.0), '
-    '1 has a 95 % interval below zero (down −5.0), '
-    'and 1 has a 95 % interval that includes zero (around +2.0).'
+def test_supports_are_told_apart(run):
+  """Supports without their size, an example, or what they share with training data."""
+  *_, text = run
+  assert '<td class="text">pool sft, 2 and 3 steps</td>' in text
+  assert (
+    '<td class="text">about 25 of 2 steps, 4,800 of 3 steps</td><td class="text">sft 50 %</td>'
+    in text
   )
+  assert '<td class="text">earlier reverse, merge fold</td>' in text
+  assert '<td class="text">compositions never trained on</td>' in text
 
 
-def test_headline_is_silent_about_levels():
-  """A level above zero, which it always is, counted as a finding."""
-  level = make_contrast('level', 30, 25, 35, is_difference=False)
-  assert 'level' not in page.headline([level, make_contrast('up', 5, 1, 9)])
-  assert page.headline([level]) == page.headline([])
-
-
-def test_headline_is_the_same_sentence_for_bad_news():
-  """Negative results read as soberly as positive ones: only name, sign and side change."""
-  good = page.headline([make_contrast('c', 5, 1, 9)])
-  bad = page.headline([make_contrast('c', -5, -9, -1)])
-  assert '1 has a 95 % interval above zero (c +5.0), none has a 95 % interval below zero' in good
-  assert 'none has a 95 % interval above zero, 1 has a 95 % interval below zero (c −5.0)' in bad
-  for text in (good, bad):
-    assert not re.search(r'improv|success|better|great|only|fail|unfortunately|significant|!', text)
-
-
-def test_an_interval_without_width_claims_nothing():
-  """Two seeds that happen to agree would otherwise look like certainty."""
-  text = page.headline([make_contrast('lucky', 5, 5 - 1e-15, 5)])
-  assert 'none has a 95 % interval above zero' in text
-  assert '1 has an interval without width, from which nothing follows (lucky' in text
+def test_problems_before_and_after(run):
+  """A fate that is not the problem's, the sides swapped, or a wrong step without its mark."""
+  *_, text = run
+  assert 'Fixed by RL on sft (atomic): 1 of 2, of which the first: problem 0 of unseen' in text
+  assert 'None of 2 was broken by RL on sft (atomic).' in text
+  assert 'Never right: 1 of 2, of which the first: problem 1 of unseen, 2 steps' in text
+  assert text.count('before: first wrong step: 2 of 2 (result of successor)') == 2
+  assert text.count('after: every step right') == 1
+  wrong = '<mark>  x D merge successor acbdd D bdcef   <-- first wrong step</mark>'
+  assert text.count(wrong) == 3
 
 
 # Text from outside --------------------------------------------------------------------------------
@@ -206,7 +215,9 @@ def test_every_name_is_escaped(tmp_path, no_matplotlib):
   names = dict(zip(kinds, ('sft', 'unseen', 'swap_ends', 'first', 'ex.gain', 'example', 'pass@4')))
   names = {name: f'<i title="{kind}">&\'' for kind, name in names.items()}
   stages = {
-    names.get(name, name): dataclasses.replace(s, init_from=names.get(s.init_from, s.init_from))
+    names.get(name, name): dataclasses.replace(
+      s, init_from=names.get(s.init_from, s.init_from), data=_renamed(s.data, names)
+    )
     for name, s in config.stages.items()
   }
   config = dataclasses.replace(
@@ -214,12 +225,17 @@ def test_every_name_is_escaped(tmp_path, no_matplotlib):
     experiment=names['example'],
     stages=stages,
     contrasts=_renamed(config.contrasts, names),
-    eval=dataclasses.replace(config.eval, curve=()),
+    supports={names.get(name, name): support for name, support in config.supports.items()},
+    eval=dataclasses.replace(config.eval, curve=(), splits=_renamed(config.eval.splits, names)),
   )
+  supports = {names.get(name, name): held for name, held in result['supports'].items()}
   result = _renamed(result, names) | dict(
-    command='<i title="command">', hardware='<i title="hardware">', commit='<i title="commit">'
+    supports=supports,
+    command='<i title="command">',
+    hardware='<i title="hardware">',
+    commit='<i title="commit">',
   )
-  page.write(tmp_path, config, _renamed(rows, names), result)
+  page.write(tmp_path, config, _renamed(rows, names), result, _renamed(TRACES, names))
   raw = (tmp_path / 'report.html').read_text()
   assert '<i' not in raw.replace('<img', '')
   for kind in (*kinds, 'command', 'hardware', 'commit'):
@@ -237,6 +253,6 @@ def test_captions_of_figures_are_escaped(tmp_path, monkeypatch):
     return [figures.Drawing('why', figures.why(d), 'a "><i> b')]
 
   monkeypatch.setattr(figures, 'draw', draw)
-  page.write(tmp_path, config, rows, result)
+  page.write(tmp_path, config, rows, result, TRACES)
   raw = (tmp_path / 'report.html').read_text()
   assert '<i>' not in raw and raw.count('a &quot;&gt;&lt;i&gt; b') == 2

@@ -10,6 +10,7 @@ import pytest
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import programs, run
 from compgen_jax.learning.kinds import KINDS, Kind
+from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.state import Given
 from configs import default
@@ -66,3 +67,19 @@ def test_a_seed_is_its_own(monkeypatch, tmp_path):
   ]
   assert len({tuple(key) for key in keys}) == 6
   assert not programs.INITIAL.isidentifier()  # so no stage can be called so
+
+
+@pytest.mark.parametrize('schedule_steps, length', [(0, 10), (4, 4), (25, 25)])
+def test_a_schedule_may_end_elsewhere_than_the_stage(monkeypatch, schedule_steps, length):
+  """Catches a schedule that always ends with its stage, so that a longer stage is another start."""
+  lengths = []
+  whole = programs.optimizer.schedule
+
+  def schedule(peak, warmup, steps, shape):
+    lengths.append(steps)
+    return whole(peak, warmup, steps, shape)
+
+  monkeypatch.setattr(programs.optimizer, 'schedule', schedule)
+  settings = CountConfig(schedule_steps=schedule_steps)
+  programs._optimizer.__wrapped__(OptimizerConfig(), settings, steps=10)
+  assert lengths == [length]

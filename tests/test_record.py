@@ -331,3 +331,17 @@ def test_a_file_where_a_folder_is_wanted(tmp_path, name):
   (tmp_path / name).write_text('')
   with pytest.raises(ConfigError, match=f'{name}: a folder is wanted there'):
     run.require_origins(config_of(), tmp_path)
+
+
+def test_history_comes_row_by_row(tmp_path):
+  """Half a row taken for a whole one, or rows of updates that are trained again."""
+  mine = Record(tmp_path, from_config_dict(tiny()), 'sft', 0)
+  mine.begin()
+  for step in (3, 6, 9):
+    mine.append_history('metrics', [{'step': step, 'loss': 1.0}])
+  file = mine.folder / 'metrics.jsonl'
+  assert len(file.read_text().splitlines()) == 3
+  file.write_text(file.read_text() + '{"step": 1')
+  assert mine.continue_history(6) == ([{'step': 3, 'loss': 1.0}, {'step': 6, 'loss': 1.0}], [])
+  mine.append_history('metrics', [{'step': 9, 'loss': 2.0}])
+  assert [json.loads(line)['step'] for line in file.read_text().splitlines()] == [3, 6, 9]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import compgen_jax
+from compgen_jax import verifier
 from compgen_jax.config import ConfigError
 from compgen_jax.errors import LeakError
 from configs import default
@@ -37,7 +38,8 @@ def test_files_and_fields(finished):
   assert {row['split'] for row in rows} == {'atoms', 'seen', 'unseen', 'deeper'}
   assert {row['metric'] for row in rows} >= METRICS
   assert {row['arm'] for row in rows} == {'sft', 'rl', 'rft'}
-  assert {row['step'] for row in rows if row['arm'] == 'sft'} == {5, 10, 12}
+  assert {row['step'] for row in rows if row['arm'] == 'sft'} == {0, 5, 10, 12}
+  assert {row['step'] for row in rows if row['arm'] == 'rl'} == {0, 4}
   assert set(default.get_config()) == set(json.loads((workdir / 'config.json').read_text()))
   assert (workdir / 'report.html').stat().st_size > 1000
   summary = json.loads((workdir / 'summary.json').read_text())
@@ -46,6 +48,23 @@ def test_files_and_fields(finished):
   (rl,) = _accuracies(rows, arm='rl', split='unseen', step=4)
   (sft,) = _accuracies(rows, arm='sft', split='unseen', step=12)
   np.testing.assert_allclose(contrast['value'], 100 * (rl - sft), atol=1e-9)
+
+
+def test_samples_can_be_read_while_a_stage_learns(finished):
+  """Traces without rewards or of one problem only, or of a stage that samples none."""
+  workdir, _ = finished
+  lines = (workdir / 'stages/rl/seed-0/samples.jsonl').read_text().splitlines()
+  samples = [json.loads(line) for line in lines]
+  places = [(sample['split'], sample['depth']) for sample in samples]
+  assert places == [
+    place for place in (('atoms', 1), ('seen', 1), ('seen', 2), ('unseen', 2)) for _ in range(4)
+  ]
+  for sample in samples:
+    assert sample['step'] == 0 and sample['prompt'].startswith('solve ')
+    assert sample['reward'] == verifier.verify(sample, sample['written'])['answer']
+  assert len({sample['prompt'] for sample in samples}) == 4
+  assert len({sample['written'] for sample in samples}) > 8
+  assert not (workdir / 'stages/sft/seed-0/samples.jsonl').exists()
 
 
 def test_a_finished_run_is_not_run_again(finished):

@@ -40,8 +40,16 @@ def _die_at(monkeypatch, module, name, is_fatal):
 
 
 def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, monkeypatch):
-  """A resume that replays or skips data, or loses optimizer state."""
+  """A resume that replays or skips data, or loses optimizer state; a history that comes only with
+  checkpoints, or that keeps what is trained again."""
   workdir, rows = finished
+  _die_at(monkeypatch, stages, '_measure', lambda *args: args[4] == 5)
+  with pytest.raises(KeyboardInterrupt):
+    compgen_jax.run(tiny(), tmp_path / 'w')
+  monkeypatch.undo()
+  assert history(tmp_path / 'w', 'sft') == history(workdir, 'sft')[:2]
+  curve = (workdir / 'stages/sft/seed-0/curve.jsonl').read_text()
+  assert curve.startswith((tmp_path / 'w/stages/sft/seed-0/curve.jsonl').read_text())
   _die_at(monkeypatch, checkpoint.StageCheckpoints, 'save', lambda self, step, *_: step == 6)
   with pytest.raises(KeyboardInterrupt):
     compgen_jax.run(tiny(), tmp_path / 'w')
@@ -59,7 +67,7 @@ def one_by_one(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
 
     def is_last(stage, replicates, *_):
-      return stage.name == 'rl' and [r.seed for r in replicates] == [0]
+      return stage.name == 'rft' and [r.seed for r in replicates] == [0]
 
     _die_at(patch, stages, 'run', is_last)
     with pytest.raises(KeyboardInterrupt):

@@ -81,6 +81,8 @@ def test_sampled_steps_reach_the_answer():
          without_skills=('successor', 'opposite'), without_routings=('merge',),
          with_skills=modules.names(TASK.skill_inventory)[:6],
          with_routings=('longer', 'halves', 'previous')),
+    dict(depths=(1, 2), without_pairs=('longer reverse', 'previous climb'),
+         with_pairs=tuple(f'longer {skill}' for skill in modules.names(TASK.skill_inventory)[:9])),
 ], ids=str)  # fmt: skip
 def test_contains_equals_reference(changes):
   """Catches held-out modules that leak in, asked-for modules that are not enforced, wrong depths or
@@ -90,12 +92,15 @@ def test_contains_equals_reference(changes):
 
   def inside(row):
     routings, skills = {r for r, _ in row}, {k for _, k in row}
+    pairs = {f'{r} {k}' for r, k in row}
     return (
       len(row) in c.depths
       and (len(row) == 1 or helpers.pool_by_reference(row, DEFAULT_POOLS) == c.pool)
       and reference.is_live(row)
       and not routings & set(c.without_routings)
       and not skills & set(c.without_skills)
+      and not pairs & set(c.without_pairs)
+      and (not c.with_pairs or bool(pairs & set(c.with_pairs)))
       and (not c.with_routings or bool(routings & set(c.with_routings)))
       and (not c.with_skills or bool(skills & set(c.with_skills)))
     )

@@ -127,6 +127,12 @@ def test_evaluate_on_any_depths_and_supports(model):
   assert depth == 1
 
 
+def test_many_problems_at_once(model):
+  """A trace beside another problem than its own."""
+  drawn = model.problems('unseen', 5, depth=2)
+  assert model.attempt(drawn) == [model.sample(problem, temperature=0.0)[0] for problem in drawn]
+
+
 @pytest.mark.parametrize('call, message', [
   (lambda m: m.evaluate('nope'), "evaluate('nope'): legal is atoms | deeper | rl | seen | sft"),
   (lambda m: m.evaluate('unseen', (4,)), 'depths=(4,): legal for unseen is some of 1, 2, 3'),

@@ -57,6 +57,7 @@ BAD_VALUES = (
   ({'supports__sft__subset': 1}, 'supports.sft.subset=1', '0, or one per depth'),
   ({'supports__rl__pool': 'train'}, "supports.rl.pool='train'", 'test | validation | sft | rl'),
   ({'supports__rl__without_skills': ALL_SKILLS}, 'without_skills', 'fewer than all 4'),
+  ({'supports__rl__with_pairs': ('merge fold',)}, "with_pairs='merge fold'", 'a routing mechanism'),
   ({'supports__rl__with_skills': ('sort_up',)}, "with_skills='sort_up'", 'reverse | successor'),
   ({'stages__rl__init_from': 'nowhere'}, "stages.rl.init_from='nowhere'", 'sft'),
   ({'stages__rl__init_from': ''}, 'stages.rl.init_from', 'a stage to start from'),

@@ -155,7 +155,7 @@ def _identity(config: Config) -> dict[str, Any]:
     seed=0,
     seeds=(),
     run=RunConfig(),
-    eval=dataclasses.replace(config.eval, every=0, curve=()),
+    eval=dataclasses.replace(config.eval, every=0, curve=(), curve_problems=0),
   )
   return to_dict(same)
 
@@ -221,10 +221,12 @@ def _variant(name: str, values: Values, group: list[FinishedRun]) -> Variant:
   rows.sort(key=lambda row: (config.stage_order.index(row['arm']), seeds.index(row['seed'])))
   pooled = {arm: _pooled(config, arm, rows) for arm in config.stage_order}
   pooled = {arm: measured for arm, measured in pooled.items() if measured.items}
+  first = group[0].summary
   wall_s = sum(run.summary['wall_time_s'] for run in group)
   result = summary.summarise(config, pooled, wall_s)
   result |= {name: _joined(group, name) for name in ('commit', 'command', 'hardware')}
   result['versions'] = group[0].summary['versions']
+  result |= {name: first[name] for name in ('supports', 'starts_from') if name in first}
   result['folders'] = [str(run.folder) for run in group]
   return Variant(name, values, config, tuple(group), rows, result)
 

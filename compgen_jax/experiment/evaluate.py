@@ -7,7 +7,7 @@ arm and step, so arms are compared problem by problem, and evaluating can't chan
 
 import functools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,7 @@ import numpy as np
 
 from compgen_jax import typed
 from compgen_jax.config import Config
-from compgen_jax.errors import LeakError
-from compgen_jax.experiment import measures
+from compgen_jax.experiment import kept, leaks, measures, points
 from compgen_jax.learning import batches, exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
@@ -30,6 +29,12 @@ from compgen_jax.task.support import Support, step_cap
 from compgen_jax.task.verify import Verdict
 from compgen_jax.task.vocab import TaskConfig
 
+MEASURES = (
+  'traces',
+  'failures',
+  'modules',
+  'samples',
+)  # an end measured otherwise is measured again
 SLACK = 8  # columns beyond the longest golden trace: an overlong trace is seen to be one
 
 
@@ -37,11 +42,14 @@ class Evaluation(NamedTuple):
   """What was measured of one replicate of an arm at one step.
 
   `rows`: dicts as in results.jsonl. `items`: 'SPLIT/DEPTH' -> bool[n], whether each problem was
-  answered right.
+  answered right. `traces`: of the first problems of each (split, depth), what was written: dicts
+  `split`, `depth`, `problem` (its number), `prompt`, `trace` (the golden one), `written`,
+  `alphabet` and `reserved`, as `verifier` takes them. (Not of splits with a prefix.)
   """
 
   rows: list[dict[str, Any]]
   items: dict[str, list[bool]]
+  traces: Sequence[dict[str, Any]] = ()
 
 
 class Pooled(NamedTuple):
@@ -117,7 +125,10 @@ class _Drawn(NamedTuple):
 
 
 class Evaluator:
-  """Holds a replicate's problems of every split; call it on parameters."""
+  """Holds a replicate's problems of every split; call it on parameters.
+
+  `step_cap`: steps of the longest problem, dry ones included.
+  """
 
   def __init__(
     self,
@@ -142,7 +153,7 @@ class Evaluator:
       for split in config.ordered_splits
       for depth in sorted(config.supports[config.eval.splits[split]].depths)
     }
-    self._step_cap = max(map(step_cap, self._support.values()))
+    self.step_cap = max(map(step_cap, self._support.values()))
     salt = replicate_salt(config.pools.salt, seed)
     self._key = jax.random.fold_in(jax.random.key(salt), zlib.crc32(b'evaluation problems'))
     self._drawn = {}
@@ -150,7 +161,7 @@ class Evaluator:
       support = supports[config.eval.splits[split]]
       drawn, compositions = self._draw(support, split, depth)
       if split not in config.eval.trained:
-        _require_unseen(
+        leaks.require_unseen(
           split, compositions, drawn.steps, {name: supports[name] for name in training}
         )
       self._drawn[split, depth] = drawn
@@ -159,7 +170,7 @@ class Evaluator:
     """The steps of a cell's problems, and their compositions without dry steps."""
     key = jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(split.encode())), depth)
     composition_key, problem_key = jax.random.split(key)
-    n, cap = self._config.eval.problems, self._step_cap
+    n, cap = self._config.eval.problems, self.step_cap
     compositions = tables.sample_at_depth(support, composition_key, depth, n, cap)
     prefix_key = jax.random.fold_in(composition_key, zlib.crc32(b'prefix'))
     steps, dry_B = support.precede_all(prefix_key, compositions, cap)
@@ -173,7 +184,8 @@ class Evaluator:
       split: typed.plain(config.supports[support]) for split, support in config.eval.splits.items()
     }
     names = ('problems', 'pass_k', 'pass_samples')
-    return typed.plain({name: getattr(config.eval, name) for name in names} | {'splits': splits})
+    settings = {name: getattr(config.eval, name) for name in names}
+    return typed.plain(settings | {'splits': splits, 'measures': MEASURES, 'kept': kept.KEPT})
 
   @property
   def steps(self) -> dict[tuple[str, int], tuple[Composition, np.ndarray]]:
@@ -184,7 +196,7 @@ class Evaluator:
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, Rendered]]:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
-    task, cap = self._config.task, self._step_cap
+    task, cap = self._config.task, self.step_cap
     return {
       cell: _problems(*drawn, self._support[cell].prefix, task, cap)
       for cell, drawn in self._drawn.items()
@@ -197,14 +209,18 @@ class Evaluator:
 
     The rows are the first problems of the (split, depth), each `repeat` times (neighbours).
     """
-    n, task = self._config.eval.problems, self._config.task
+    n, prefix = self._config.eval.problems, self._support[split, depth].prefix
 
     def pick(x):
       return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
 
-    problems, rendered = jax.tree.map(pick, self.problems[split, depth])
-    n_tokens = task.trace_width(self._step_cap) + SLACK  # for all cells, which share a program
-    given_width = task.dry_width(self._support[split, depth].prefix)
+    return self.write(params, *jax.tree.map(pick, self.problems[split, depth]), temperature, prefix)
+
+  def write(self, params, problems: Problem, rendered: Rendered, temperature: float, prefix: int):
+    """Traces and verdicts for `eval.problems` rows, of supports with this prefix."""
+    task = self._config.task
+    n_tokens = task.trace_width(self.step_cap) + SLACK  # for all cells, which share a program
+    given_width = task.dry_width(prefix)
     return _attempt(
       params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
     )
@@ -212,30 +228,59 @@ class Evaluator:
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
     """Evaluates parameters of the replicate.
 
-    `final`: on all splits, with modules and pass@k; else accuracies on the splits of `eval.curve`.
+    `final`: on all splits, with modules and pass@k; else a point of a learning curve: accuracies of
+    `eval.curve_problems` problems on the splits of `eval.curve`.
     """
-    config = self._config
-    rows, items = [], {}
-    for (split, depth), (problems, _) in self.problems.items():
-      if not final and split not in config.eval.curve:
-        continue
-      verdict = jax.device_get(self.sample(params, split, depth, 0.0)[1])
+    if not final:
+      return Evaluation(self._point(params, arm, step), {})
+    task = self._config.task
+    rows, items, traces = [], {}, []
+    for (split, depth), (problems, rendered) in self.problems.items():
+      rollout, verdict = self.sample(params, split, depth, 0.0)
+      verdict, problems = jax.device_get((verdict, problems))
       measured = measures.of_traces(verdict)
-      if final:
-        measured += measures.of_modules(verdict, jax.device_get(problems), config.task)
-        measured += self._pass_rates(params, split, depth)
-        items[f'{split}/{depth}'] = [bool(x) for x in verdict.answer]
-      label = dict(
-        experiment=config.experiment,
-        arm=arm,
-        stage=config.stages[arm].kind,
-        seed=self._seed,
-        step=step,
-        split=split,
-        depth=depth,
-      )
-      rows += [label | row for row in measured]
-    return Evaluation(rows, items)
+      measured += measures.of_failures(verdict, problems)
+      measured += measures.of_modules(verdict, problems, task)
+      measured += self._pass_rates(params, split, depth)
+      rows += self._labelled(measured, arm, step, split, depth)
+      items[f'{split}/{depth}'] = [bool(x) for x in verdict.answer]
+      if not self._support[split, depth].prefix:
+        place = {'split': split, 'depth': depth}
+        traces += [place | trace for trace in kept.first_problems(rendered, rollout, task)]
+    return Evaluation(rows, items, traces)
+
+  def _point(self, params, arm: str, step: int) -> list[dict[str, Any]]:
+    ev = self._config.eval
+    cells = {cell: posed for cell, posed in self.problems.items() if cell[0] in ev.curve}
+    n = min(ev.curve_problems or ev.problems, ev.problems)
+    found = {}
+    for prefix in {self._support[cell].prefix for cell in cells}:  # which decides widths
+      alike = {cell: posed for cell, posed in cells.items() if self._support[cell].prefix == prefix}
+
+      def attempt(problems, rendered, prefix=prefix):
+        return self.write(params, problems, rendered, 0.0, prefix)[1]
+
+      found |= points.verdicts(alike, n, ev.problems, attempt)
+    rows = []
+    for split, depth in cells:
+      rows += self._labelled(measures.of_traces(found[split, depth]), arm, step, split, depth)
+    return rows
+
+  def _labelled(
+    self, measured: list[dict[str, Any]], arm: str, step: int, split: str, depth: int
+  ) -> list[dict[str, Any]]:
+    """Rows as in results.jsonl."""
+    config = self._config
+    label = dict(
+      experiment=config.experiment,
+      arm=arm,
+      stage=config.stages[arm].kind,
+      seed=self._seed,
+      step=step,
+      split=split,
+      depth=depth,
+    )
+    return [label | row for row in measured]
 
   def _pass_rates(self, params, split: str, depth: int) -> list[dict[str, Any]]:
     ev = self._config.eval
@@ -245,24 +290,3 @@ class Evaluator:
     verdict = self.sample(params, split, depth, 1.0, repeat=ev.pass_samples)[1]
     correct = np.asarray(verdict.answer)[: n_problems * ev.pass_samples]
     return measures.of_samples(correct.reshape(n_problems, ev.pass_samples), ev.pass_k)
-
-
-def _require_unseen(
-  split: str, compositions: Composition, steps: Composition, training: dict[str, Support]
-) -> None:
-  """Raises LeakError where training can show a composition, or a problem's whole list of steps.
-
-  (Those of two steps or more: atoms are the inventory.)
-  """
-  is_prefixed = np.any(steps.depth != compositions.depth)
-  lists = (compositions, steps) if is_prefixed else (compositions,)  # else they are the same
-  for name, trained in training.items():
-    inside = np.zeros(compositions.depth.shape, bool)
-    for listed in lists:
-      inside |= np.asarray(trained.shows_all(listed)) & (listed.depth > 1)
-    if np.any(inside):
-      n = int(inside.sum())
-      raise LeakError(
-        f'eval.splits.{split}: {n} of its compositions are in training data {name}; '
-        'legal is a support of a pool that no stage trains on'
-      )

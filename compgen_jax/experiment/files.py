@@ -121,9 +121,18 @@ def read_sealed(path: pathlib.Path) -> dict | None:
 
 def write_sealed_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
   """As `write_jsonl`, each line with an entry `crc`, the CRC-32 of the line without it."""
+  write_text(path, _sealed(rows))
+
+
+def append_sealed_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
+  """Adds rows to such a file. A crash may leave half of the last one, which reads as damaged."""
+  with open(path, 'a', encoding='utf-8') as file:
+    file.write(_sealed(rows))
+
+
+def _sealed(rows: list[dict]) -> str:
   lines = [json.dumps(row, allow_nan=False) for row in rows]
-  sealed = [f'{line[:-1]}, "crc": {zlib.crc32(line.encode())}}}\n' for line in lines]
-  write_text(path, ''.join(sealed))
+  return ''.join(f'{line[:-1]}, "crc": {zlib.crc32(line.encode())}}}\n' for line in lines)
 
 
 def read_sealed_jsonl(path: pathlib.Path) -> list[dict]:

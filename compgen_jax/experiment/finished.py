@@ -43,8 +43,8 @@ class Finished:
 
   def root_data(self, arm: str) -> tuple[str, ...]:
     """The data of the stage at the start of an arm's line: its SFT parent's."""
-    while self.config.stages[arm].init_from:
-      arm = self.config.stages[arm].init_from
+    while self.config.stages[arm].parent:
+      arm = self.config.stages[arm].parent
     return self.data(arm)
 
   def compositions(self, data: tuple[str, ...], seed: int) -> Composition:

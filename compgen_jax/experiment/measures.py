@@ -26,6 +26,36 @@ def of_traces(verdict: Verdict) -> list[dict[str, Any]]:
   ]
 
 
+def of_failures(verdict: Verdict, problems: Problem) -> list[dict[str, Any]]:
+  """Rows on why answers are wrong: shares of all traces, by what goes wrong first.
+
+  `wrong_structure`: modules, labels or their order. In a trace of the right structure, the first
+  step that is not what its modules make of what the trace says before it: `wrong_routing` (its
+  operand) or `wrong_skill` (its result; in a compact trace the step as a whole). `wrong_copy`: all
+  steps right, but not the answer copied from the last. With `accuracy` they add up to 1.
+  """
+  operand_wrong, result_wrong = (
+    real_steps(problems) & ~ok for ok in (verdict.operand_ok, verdict.result_ok)
+  )
+  # In the order in which a trace is written: operand and result of the first step, of the second...
+  wrong_Bx2L = np.stack([operand_wrong, result_wrong], axis=-1).reshape(len(operand_wrong), -1)
+  is_routing = np.argmax(wrong_Bx2L, axis=1) % 2 == 0
+  some = np.any(wrong_Bx2L, axis=1)
+  unstructured, by_step = ~verdict.answer & ~verdict.structure, ~verdict.answer & verdict.structure
+  return [
+    share('wrong_structure', unstructured),
+    share('wrong_routing', by_step & some & is_routing),
+    share('wrong_skill', by_step & some & ~is_routing),
+    share('wrong_copy', by_step & ~some),
+  ]
+
+
+def real_steps(problems: Problem) -> np.ndarray:
+  """bool[B, L]: the steps of each problem that are not dry."""
+  step = np.arange(problems.composition.routing.shape[1])
+  return (problems.dry[:, None] <= step) & (step < problems.composition.depth[:, None])
+
+
 def of_modules(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[dict[str, Any]]:
   """Rows on the modules: the share of a module's steps that are right.
 
@@ -34,9 +64,7 @@ def of_modules(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[di
   a step is taken as a whole, as its skill's.
   """
   composition = problems.composition
-  step = np.arange(composition.routing.shape[1])
-  real = (problems.dry[:, None] <= step) & (step < composition.depth[:, None])
-  counted = verdict.structure[:, None] & real
+  counted = verdict.structure[:, None] & real_steps(problems)
   rows = []
 
   def add(metric, index, ok, names):
@@ -49,6 +77,19 @@ def of_modules(verdict: Verdict, problems: Problem, task: TaskConfig) -> list[di
     add('routing_accuracy', composition.routing, verdict.operand_ok, task.routings)
   add('skill_accuracy', composition.skill, verdict.result_ok, task.skills)
   return rows
+
+
+def line(rows: list[dict[str, Any]]) -> str:
+  """The accuracies for a terminal: `right, %: atoms 72.2  seen 85.1 80.9`, by split and depth."""
+  by_split: dict[str, list[tuple[int, float]]] = {}
+  for row in rows:
+    if row['metric'] == 'accuracy':
+      by_split.setdefault(row['split'], []).append((row['depth'], 100 * row['value']))
+  cells = (
+    ' '.join([split, *(f'{value:.1f}' for _, value in sorted(values))])
+    for split, values in by_split.items()
+  )
+  return 'right, %: ' + '  '.join(cells)
 
 
 def of_samples(correct_QxG: np.ndarray, ks: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -60,6 +60,14 @@ def require_one_process() -> None:
     )
 
 
+def has_device() -> bool:
+  """Whether jax finds a device of a platform that it may use (JAX_PLATFORMS)."""
+  try:
+    return jax.device_count() > 0
+  except Exception:  # jax raises AssertionError or RuntimeError, by version and platform
+    return False
+
+
 def cores() -> int:
   """Cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -84,7 +84,7 @@ def _writers(
     (stage, seed): None
     for arm, by_seed in run.evaluations.items()
     for seed in by_seed
-    for stage in (arm, run.config.stages[arm].init_from)
+    for stage in (arm, run.config.stages[arm].parent)
     if stage
   }
   writers: dict[str, dict[int, Writer]] = {}

@@ -12,10 +12,12 @@ import numpy as np
 from compgen_jax import verifier
 from compgen_jax.config import Config, ConfigError
 from compgen_jax.experiment import run
-from compgen_jax.task import latent, render, strings, tables, text
+from compgen_jax.learning import exploration
+from compgen_jax.task import latent, modules, render, strings, tables, text
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.strings import String
 from compgen_jax.task.support import Support
+from compgen_jax.task.verify import verify
 from compgen_jax.task.vocab import TaskConfig
 
 ROWS = 256  # problems drawn by one call of the compiled program
@@ -204,15 +206,45 @@ def by_hand(
       raise ConfigError(f'step {" ".join(step)!r}: legal is a routing mechanism and a skill')
     _require_name(step[0], routings, 'routing mechanism')
     _require_name(step[1], skills, 'skill')
+  rendered = jax.device_get(_golden(*_arrays(inputs, steps, first_label, task), task))
+  return _as_text(rendered, task, 'by hand', '')
+
+
+def _arrays(
+  inputs: Sequence[str], steps: Sequence[Sequence[str]], first_label: int, task: TaskConfig
+) -> tuple[Composition, String, np.int32]:
+  """What determines a problem, as arrays; the inputs have a leading axis of two."""
+  routings, skills = (
+    modules.names(inventory) for inventory in (task.routing_inventory, task.skill_inventory)
+  )
   composition = Composition(
     np.int32(len(steps)),
     _padded([routings.index(routing) for routing, _ in steps], task.max_depth),
     _padded([skills.index(skill) for _, skill in steps], task.max_depth),
   )
+  letters = text.alphabet(task)
   letters_2xW = np.stack([_padded(map(letters.index, word), task.width) for word in inputs])
   words = String(letters_2xW, np.array([len(word) for word in inputs], np.int32))
-  rendered = jax.device_get(_golden(composition, words, np.int32(first_label), task))
-  return _as_text(rendered, task, 'by hand', '')
+  return composition, words, np.int32(first_label)
+
+
+def rewards(
+  problem: TextProblem, traces_BxC: np.ndarray, reward: str, task: TaskConfig
+) -> list[float]:
+  """What stages that explore would earn for traces (tokens) of one problem.
+
+  `reward`: a name in `exploration.REWARDS`.
+  """
+  first_label = task.token_names().index(problem.prompt.split()[1]) - task.label_0
+  posed = _arrays(problem.inputs, problem.modules, first_label, task)
+  return np.asarray(_rewards(*posed, traces_BxC, reward, task)).astype(float).tolist()
+
+
+@functools.partial(jax.jit, static_argnames=('reward', 'task'))
+def _rewards(composition, inputs, first_label, traces_BxC, reward: str, task: TaskConfig):
+  problem = _pose(composition, inputs, first_label, task)
+  verdict_B = jax.vmap(lambda trace: verify(problem, trace, task))(traces_BxC)
+  return exploration.REWARDS[reward](verdict_B, composition.depth)
 
 
 def _require_name(name: str, legal: Sequence[str], what: str) -> None:
@@ -229,9 +261,12 @@ def _padded(numbers: Iterable[int], width: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames='task')
 def _golden(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig):
+  return render.render(_pose(composition, inputs, first_label, task), task, task.max_depth)
+
+
+def _pose(composition: Composition, inputs: String, first_label: jax.Array, task: TaskConfig):
   made = jax.vmap(lambda letters, n: strings.make(letters, n))(*inputs)
-  problem = latent.problem(composition, made, jnp.int32(first_label), task)
-  return render.render(problem, task, task.max_depth)
+  return latent.problem(composition, made, jnp.int32(first_label), task)
 
 
 def _from_short_form(what: str, task: TaskConfig) -> TextProblem:

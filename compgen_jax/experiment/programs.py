@@ -75,7 +75,8 @@ def _optimizer(
   config: OptimizerConfig, settings: Section, steps: int
 ) -> optax.GradientTransformation:
   """The same object for the same arguments: it is a part of what programs are looked up by."""
-  learning_rate = optimizer.schedule(settings.lr, settings.warmup, steps, settings.schedule)
+  length = settings.schedule_steps or steps
+  learning_rate = optimizer.schedule(settings.lr, settings.warmup, length, settings.schedule)
   return optimizer.make(config, settings.optimizer, learning_rate)
 
 

@@ -1,11 +1,14 @@
 """Where a number comes from: command, commit, and the time that it took."""
 
 import functools
+import json
 import pathlib
 import shlex
 import subprocess
 import sys
+from typing import Any
 
+from compgen_jax.config import Config
 from compgen_jax.errors import DamageError
 from compgen_jax.experiment import files
 from compgen_jax.experiment.progress import say
@@ -37,6 +40,22 @@ def commit() -> str | None:
   if revision.returncode != 0:
     return None
   return revision.stdout.strip() + ('+changes' if status.stdout.strip() else '')
+
+
+def foreign_parents(config: Config) -> dict[str, dict[str, Any]]:
+  """Stage -> where the parameters come from that it takes from another run.
+
+  `workdir`, `stage`; `commit` and `command` of that run, None where it has not come to its end.
+  """
+  found = {}
+  for name, stage in config.stages.items():
+    if stage.foreign_parent:
+      workdir, parent = stage.foreign_parent
+      path = pathlib.Path(workdir) / 'summary.json'
+      held = json.loads(path.read_text()) if path.exists() else {}
+      where = {'workdir': workdir, 'stage': parent}
+      found[name] = where | {field: held.get(field) for field in ('commit', 'command')}
+  return found
 
 
 def _git(folder: pathlib.Path, *args: str) -> subprocess.CompletedProcess:

@@ -2,9 +2,10 @@
 
 `origin.json` says all that the stage's parameters depend on, so that a workdir can grow: a config
 may add stages, splits, supports, contrasts or seeds, and what is finished stays. What would change
-a stage that has begun is refused. `checkpoints/` holds its state, `metrics.jsonl` and `curve.jsonl`
-its history, and `evaluation.json` what it measured at its end. Checkpoints and evaluation say of
-what origin they are, so that none passes for that of another training.
+a stage that has begun is refused. `checkpoints/` holds its state, and `evaluation.json` what it
+measured at its end. `metrics.jsonl`, `curve.jsonl` and `samples.jsonl` (see `sampled.py`) are its
+history, written as it comes. Checkpoints and evaluation say of what origin they are, so that none
+passes for that of another training.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 
 from compgen_jax import typed
 from compgen_jax.errors import CheckpointError, ConfigError, DamageError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import ancestry, files
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.progress import say
@@ -25,6 +26,8 @@ from compgen_jax.schema import Config, StageConfig
 from compgen_jax.task.pools import PoolConfig
 from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
+
+HISTORY = ('metrics', 'curve', 'samples')  # files NAME.jsonl of rows with a `step`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +47,19 @@ class Origin:
 
 
 def origin(config: Config, stage: str, seed: int) -> Origin:
-  """The origin of a stage's parameters."""
-  line = [stage]
-  while config.stages[line[-1]].init_from:
-    line.append(config.stages[line[-1]].init_from)
+  """The origin of a stage's parameters; that of another run's stage is as if it were of this run.
+
+  Raises:
+    ConfigError: a stage of another run can't be an ancestor (see `ancestry.lineage`).
+  """
   stages, supports = {}, {}
-  for name in line:
-    settings = typed.plain(config.settings(name))
-    stages[name] = dataclasses.replace(config.stages[name], settings=settings)
-    used = (*config.stages[name].data, *config.anchor_rows(name))
-    supports |= {support: config.supports[support] for support in used}
+  for name, whole in ancestry.lineage(config, stage):
+    settings = typed.plain(whole.settings(name))
+    mine = whole.stages[name]
+    parent = mine.foreign_parent[1] if mine.foreign_parent else mine.init_from
+    stages[name] = dataclasses.replace(mine, settings=settings, init_from=parent)
+    used = (*mine.data, *whole.anchor_rows(name))
+    supports |= {support: whole.supports[support] for support in used}
   return Origin(seed, config.task, config.pools, config.model, config.optimizer, stages, supports)
 
 
@@ -160,10 +166,6 @@ class Record:
 
   # What it measured -------------------------------------------------------------------------------
 
-  def write_history(self, metrics: list[dict], curve: list[dict]) -> None:
-    files.write_sealed_jsonl(self.folder / 'metrics.jsonl', metrics)
-    files.write_sealed_jsonl(self.folder / 'curve.jsonl', curve)
-
   def read_history(
     self, until: int, every: int = 0, in_no_row: int = 0
   ) -> tuple[list[dict], list[dict]]:
@@ -186,6 +188,21 @@ class Record:
       say(f'warning: {self.folder / "curve.jsonl"}: points at updates {updates} are missing')
     return metrics, curve
 
+  def continue_history(self, until: int, in_no_row: int) -> tuple[list[dict], list[dict]]:
+    """As `read_history`; what was written of later updates is dropped from the files."""
+    held = self.read_history(until, in_no_row=in_no_row)
+    for name in HISTORY:
+      path = self.folder / f'{name}.jsonl'
+      if path.exists():
+        rows = [row for row in files.read_sealed_jsonl(path) if row['step'] <= until]
+        files.write_sealed_jsonl(path, rows)
+    return held
+
+  def append_history(self, name: str, rows: list[dict]) -> None:
+    """Adds rows to a file of HISTORY at once, so that a stage can be watched (`tail -f`)."""
+    if rows:
+      files.append_sealed_jsonl(self.folder / f'{name}.jsonl', rows)
+
   def write_evaluation(self, evaluation: Evaluation, settings: dict) -> None:
     about = {'settings': settings, 'origin': files.checksum(self._origin)}
     files.write_sealed(self.folder / 'evaluation.json', about | evaluation._asdict())
@@ -203,7 +220,7 @@ class Record:
     about = {'settings': settings, 'origin': files.checksum(self._origin)}
     if held is None or any(held[name] != value for name, value in about.items()):
       return None
-    return Evaluation(held['rows'], held['items'])
+    return Evaluation(held['rows'], held['items'], held['traces'])
 
 
 def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any) -> str:

@@ -1,5 +1,6 @@
 """One experiment from config to report: `run(config, workdir)`."""
 
+import functools
 import os
 import pathlib
 import time
@@ -10,8 +11,10 @@ import jax
 from compgen_jax import config as config_lib
 from compgen_jax import validation
 from compgen_jax.config import Config
-from compgen_jax.errors import ConfigError
+from compgen_jax.errors import CheckpointError, ConfigError
 from compgen_jax.experiment import (
+  about,
+  ancestry,
   evaluate,
   files,
   memory,
@@ -91,9 +94,8 @@ def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
     LeakError: an evaluated composition is in training data.
   """
   supports = build_supports(config, seed)
-  training = {name for stage in config.stages.values() for name in stage.data}
-  training |= {name for stage in config.stages for name in config.anchor_rows(stage)}
-  return Replicate(seed, supports, Evaluator(config, setup, seed, supports, sorted(training)))
+  training = ancestry.trained_on(config)
+  return Replicate(seed, supports, Evaluator(config, setup, seed, supports, training))
 
 
 def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
@@ -129,6 +131,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   platform.prepare()
   platform.require_one_process()
   n_devices = validation.devices(config, jax.device_count())
+  require_foreign_parents(config)
   mesh = data_mesh(n_devices)
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
@@ -155,9 +158,15 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         for name, by_seed in evaluations.items()
       }
       held = _held(config, folder, rows, pooled)
-      result = held or _write(config, folder, rows, pooled, time.monotonic() - started)
+      if held is None:
+        first = replicates[config.all_seeds[0]]
+        result = _write(
+          config, folder, rows, evaluations, pooled, first, time.monotonic() - started
+        )
+      else:
+        result = held
   say(summary.table_text(result))
-  if held:
+  if held is not None:
     say('all results were there before: none was written again')
   say(f'report: {folder / "report.html"}')
   return rows
@@ -184,16 +193,52 @@ def _write(
   config: Config,
   folder: pathlib.Path,
   rows: list[dict],
+  evaluations: dict[str, dict[int, Evaluation]],
   pooled: dict[str, Pooled],
+  first: Replicate,
   seconds: float,
 ) -> dict[str, Any]:
-  """Writes results, summary, figures and report; returns the summary."""
+  """Writes results, summary, figures and report; returns the summary.
+
+  Examples, of supports and of traces, are those of the first replicate.
+  """
   files.write_jsonl(folder / 'results.jsonl', rows)
   wall_s = provenance.accumulate_wall_time(folder, seconds)
   result = summary.summarise(config, pooled, wall_s)
+  result |= {'supports': about.supports(config, first)}
+  result |= {'starts_from': provenance.foreign_parents(config)}
   files.write_json(folder / 'summary.json', result)
-  page.write(folder, config, rows, result)
+  traces = {name: by_seed[first.seed].traces for name, by_seed in evaluations.items()}
+  page.write(folder, config, rows, result, traces)
   return result
+
+
+def foreign_params(
+  config: Config, base: Setup, name: str, seeds: tuple[int, ...]
+) -> stages.Params | None:
+  """The parameters that a stage takes from another run; None where it does not."""
+  if config.stages[name].foreign_parent is None:
+    return None
+  workdir, parent = config.stages[name].foreign_parent
+  adopted = ancestry.adopted(config, workdir)
+  built = programs.build(parent, adopted, base, pathlib.Path(workdir), len(seeds))
+  return functools.cache(lambda: stages.trained_params(built, seeds))
+
+
+def require_foreign_parents(config: Config) -> None:
+  """Raises ConfigError where a stage of another run, from which one here starts, was trained under
+  another config, and CheckpointError where it has not finished."""
+  for name, stage in config.stages.items():
+    ancestry.lineage(config, name)
+    if stage.foreign_parent:
+      workdir, parent = stage.foreign_parent
+      adopted = ancestry.adopted(config, workdir)
+      for seed in config.all_seeds:
+        record = Record(pathlib.Path(workdir), adopted, parent, seed)
+        record.require_origin()
+        if stages.newest_checkpoint(record) != adopted.stages[parent].steps:
+          what = f'stages.{name}.init_from={stage.init_from!r}: stage {parent} (seed {seed})'
+          raise CheckpointError(f'{what} has not finished there')
 
 
 def require_origins(config: Config, folder: pathlib.Path) -> None:
@@ -217,7 +262,7 @@ def _run_stages(
       key = name, len(seeds)
       if key not in built:  # groups of one size share compiled programs
         built[key] = programs.build(name, config, base, folder, len(seeds))
-      parent = params.get(config.stages[name].init_from)
+      parent = params.get(config.stages[name].parent) or foreign_params(config, base, name, seeds)
       params[name], measured = stages.run(built[key], group, parent)
       evaluations[name] |= measured
   return evaluations

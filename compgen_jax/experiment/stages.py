@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment import interruption
+from compgen_jax.experiment import interruption, measures, sampled
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.history import History
@@ -32,7 +32,7 @@ from compgen_jax.experiment.record import Record
 from compgen_jax.learning.state import Given, TrainState
 from compgen_jax.task.support import Support
 
-SHOWN = ('loss', 'reward', 'entropy')  # metrics on the terminal
+SHOWN = ('loss', 'reward', 'entropy', 'signal')  # metrics on the terminal
 Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
 
 
@@ -71,6 +71,7 @@ def run(
     if evaluation is None:
       evaluation = evaluator(_one_of(params(), i), stage.name, stage.steps, final=True)
       record.write_evaluation(evaluation, evaluator.settings)
+      say(f'{stage.name:>16} {stage.steps:>6}/{stage.steps}  {measures.line(evaluation.rows)}')
     evaluations[record.seed] = evaluation
   return params, evaluations
 
@@ -92,22 +93,24 @@ def _final_params(
   return replicated(_train(stage, replicates, records, parent).params)
 
 
-def trained_params(stage: Stage, seeds: tuple[int, ...]) -> Any:
-  """The parameters that a finished stage ended with, one replicate a seed.
+def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
+  """The parameters that a finished stage ended with, one replicate a seed; or those of the newest
+  checkpoint, `step`.
 
   Raises:
     ConfigError: the stage was trained under another config.
-    CheckpointError: the stage has not finished, or its checkpoint can't be read.
+    CheckpointError: the stage has not come so far, or its checkpoint can't be read.
   """
+  step = stage.steps if step is None else step
   like = _one_of(initial_state(stage.setup, initial_params(stage.setup, seeds[:1])), 0)
   found = []
   for seed in seeds:
     record = stage.record(seed)
     record.require_origin()
-    if newest_checkpoint(record) != stage.steps:
+    if newest_checkpoint(record) != step:
       what = f'stage {stage.name} (seed {seed}) has not finished in this workdir'
       raise CheckpointError(f'{record.folder}: {what}')
-    found.append(record.restore(like, stage.steps).params)
+    found.append(record.restore(like, step).params)
   return replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
 
 
@@ -128,9 +131,9 @@ def _train(
   if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
   stores = [record.store for record in records]
-  histories, curves = _told(records, stores, done)
   for record in records:
     record.begin()
+  histories, curves = _told(records, stores, done)
   _announce(stage, seeds, done)
   given = _given(stage, replicates, start)
   progress, pace = Progress(stage.name, stage.steps, done), Pace()
@@ -138,7 +141,7 @@ def _train(
   started, saved_at = time.monotonic() - seconds, time.monotonic()
   while True:
     if _is_curve_point(stage, done):
-      _measure(stage, replicates, state.params, done, curves)
+      _measure(stage, replicates, records, state.params, done, curves)
     if done == stage.steps:
       break
     row_ends = _next_row(stage, done)
@@ -151,10 +154,10 @@ def _train(
       _require_health(stage, history, {name: value[i] for name, value in metrics.items()}, done)
       if done == row_ends:
         history.close_row(done, time.monotonic() - started)
+        records[i].append_history('metrics', history.rows[-1:])
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
     if interruption.asked() or saves_at(stage, done, time.monotonic() - saved_at):
-      for i, (record, store) in enumerate(zip(records, stores)):
-        record.write_history(histories[i].rows, curves[i])
+      for i, store in enumerate(stores):
         store.save(done, _one_of(state, i), histories[i].pending)
       saved_at = time.monotonic()
       interruption.saved(f'{stage.name} at update {done} of {stage.steps}')
@@ -186,7 +189,7 @@ def _told(
   histories, curves = [], []
   for record, store in zip(records, stores):
     pending = store.pending(done) if done else []
-    rows, curve = record.read_history(done, in_no_row=len(pending))
+    rows, curve = record.continue_history(done, len(pending))
     histories.append(History(rows, pending))
     curves.append(curve)
   return histories, curves
@@ -210,18 +213,33 @@ def saves_at(stage: Stage, done: int, since_s: float) -> bool:
 
 
 def _is_curve_point(stage: Stage, done: int) -> bool:
-  """Whether the learning curve has a point after this update."""
+  """Whether the learning curve has a point after this update.
+
+  Point 0 is of what the stage starts from; its end is measured by itself, more thoroughly.
+  """
   every = stage.config.eval.every
-  return every > 0 and done % every == 0 and 0 < done < stage.steps
+  return every > 0 and done % every == 0 and done < stage.steps
 
 
 def _measure(
-  stage: Stage, replicates: list[Replicate], params: Any, done: int, curves: list[list[dict]]
+  stage: Stage,
+  replicates: list[Replicate],
+  records: list[Record],
+  params: Any,
+  done: int,
+  curves: list[list[dict]],
 ) -> None:
   """Adds the point after update `done` to learning curves that do not have it yet."""
-  for i, (replicate, curve) in enumerate(zip(replicates, curves)):
-    if not curve or curve[-1]['step'] < done:
-      curve += replicate.evaluator(_one_of(params, i), stage.name, done, final=False).rows
+  for i, (replicate, record, curve) in enumerate(zip(replicates, records, curves)):
+    if curve and curve[-1]['step'] >= done:
+      continue
+    mine = _one_of(params, i)
+    rows = replicate.evaluator(mine, stage.name, done, final=False).rows
+    curve += rows
+    record.append_history('curve', rows)
+    samples = sampled.lines(replicate.evaluator, mine, stage.config, stage.name, done)
+    record.append_history('samples', samples)
+    say(f'{stage.name:>16} {done:>6}/{stage.steps}  {measures.line(rows)}')
 
 
 def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:

@@ -45,7 +45,7 @@ def tables(
   found: dict[str, Any] = dict(reach=[], enrichment=[], gains=[])
   drawn: dict[tuple, Samples] = {}
   for arm in run.arms:
-    parent = run.config.stages[arm].init_from
+    parent = run.config.stages[arm].parent
     if not run.config.kind(arm).explores or parent not in writers:
       continue
     settings = run.config.settings(arm)

@@ -14,48 +14,16 @@ import numpy as np
 from compgen_jax import verifier
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, platform, problems, programs, run, stages
+from compgen_jax.experiment import ancestry, files, platform, problems, programs, run, stages
 from compgen_jax.experiment.evaluate import SLACK, Evaluator
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.experiment.rows import Rows, Texts
+from compgen_jax.experiment.samples import Sample
 from compgen_jax.learning.losses import token_log_probs
 from compgen_jax.model import rollout
 from compgen_jax.model.transformer import Model
 from compgen_jax.task import text
 from compgen_jax.task.vocab import TaskConfig
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Sample:
-  """A trace that a model wrote, and what it gets right.
-
-  `trace` text. `answer`, `structure`, `strict` bool and `first_wrong_step` (int or None) are the
-  verdicts of `compgen_jax.verifier.verify`. Printed, the first wrong step is marked and the golden
-  one stands below it.
-  """
-
-  problem: TextProblem
-  trace: str
-  answer: bool
-  structure: bool
-  strict: bool
-  first_wrong_step: int | None
-
-  @property
-  def prompt(self) -> str:
-    """The problem's prompt."""
-    return self.problem.prompt
-
-  @property
-  def golden(self) -> str:
-    """The golden trace."""
-    return self.problem.trace
-
-  def __repr__(self) -> str:
-    line = self.problem.line()
-    answer, structure = ('right' if ok else 'wrong' for ok in (self.answer, self.structure))
-    verdict = f'answer {answer}, structure {structure}; {verifier.where(line, self.trace)}'
-    return f'{self.prompt}\n{verifier.compare(line, self.trace)}\n    {verdict}'
 
 
 class Score(NamedTuple):
@@ -140,19 +108,34 @@ class Trained:
     if n < 1 or temperature < 0:
       raise ConfigError(f'n={n!r}, temperature={temperature!r}: legal is n >= 1, temperature >= 0')
     problem = problems.read(what, self.task)
-    n_tokens = self.task.trace_width(self.task.max_depth) + SLACK
-    prompt_1xP = self._columns(problem.prompt)
-    key, ids = jax.random.key(seed), np.arange(n)
-    tokens_BxC = _rollout(
-      self.params, prompt_1xP, key, ids, float(temperature), self.model, n_tokens, self.task.end
-    )
-    return Texts(self._sample(problem, row) for row in np.asarray(tokens_BxC).tolist())
+    tokens_BxC = self._write(self._columns(problem.prompt), n, temperature, seed)
+    rewards = [None] * n
+    if self.config.kind(self.stage).explores:
+      reward = self.config.settings(self.stage).reward
+      rewards = problems.rewards(problem, tokens_BxC, reward, self.task)
+    return Texts(self._sample(problem, row, earned) for row, earned in zip(tokens_BxC, rewards))
 
-  def _sample(self, problem: TextProblem, tokens: list[int]) -> Sample:
+  def attempt(self, drawn: Sequence[TextProblem]) -> list[Sample]:
+    """The greedy trace for each of several problems of this task, all at once; without rewards."""
+    prompts_BxP = np.concatenate([self._columns(problem.prompt) for problem in drawn])
+    tokens_BxC = self._write(prompts_BxP, len(drawn), 0.0, 0)
+    return Texts(self._sample(problem, row) for problem, row in zip(drawn, tokens_BxC))
+
+  def _write(self, prompts_BxP: np.ndarray, n: int, temperature: float, seed: int) -> np.ndarray:
+    """int32[n, C]: traces for so many prompts, or for one."""
+    n_tokens, end = self.task.trace_width(self.task.max_depth) + SLACK, self.task.end
+    key, ids = jax.random.key(seed), np.arange(n)
+    model = self.model
+    return np.asarray(
+      _rollout(self.params, prompts_BxP, key, ids, float(temperature), model, n_tokens, end)
+    )
+
+  def _sample(self, problem: TextProblem, row: np.ndarray, reward: float | None = None) -> Sample:
+    tokens = row.tolist()
     while tokens and tokens[-1] == self.task.pad:
       tokens = tokens[:-1]
     trace = text.spell(tokens, self.task)
-    return Sample(problem, trace, **verifier.verify(problem.line(), trace))
+    return Sample(problem, trace, **verifier.verify(problem.line(), trace), reward=reward)
 
   def score(self, what: TextProblem | str | tuple, trace: str) -> Score:
     """The log-probability of each token of a trace under the model (temperature 1).
@@ -190,9 +173,9 @@ class Trained:
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'n_tokens', 'end'))
-def _rollout(params, prompt_1xP, key, ids_B, temperature, model: Model, n_tokens: int, end: int):
+def _rollout(params, prompts_BxP, key, ids_B, temperature, model: Model, n_tokens: int, end: int):
   sampled = rollout.rollout(
-    model, params, prompt_1xP, key, ids_B, n_tokens=n_tokens, end=end, temperature=temperature
+    model, params, prompts_BxP, key, ids_B, n_tokens=n_tokens, end=end, temperature=temperature
   )
   return sampled.tokens
 
@@ -249,9 +232,16 @@ def load(workdir: str | os.PathLike, stage: str, seed: int | None = None) -> Tra
 
 
 def restore(
-  config: Config, workdir: str | os.PathLike, stage: str, seed: int | None = None
+  config: Config,
+  workdir: str | os.PathLike,
+  stage: str,
+  seed: int | None = None,
+  newest: bool = False,
 ) -> Trained:
-  """As `load`, by a config under which the stage would have been trained likewise."""
+  """As `load`, by a config under which the stage would have been trained likewise.
+
+  `newest`: takes the newest checkpoint of a stage that has not finished.
+  """
   if stage not in config.stages:
     raise ConfigError(f'stage={stage!r}: legal is {" | ".join(config.stages)}')
   if seed is not None and seed not in config.all_seeds:
@@ -260,8 +250,18 @@ def restore(
   platform.prepare()
   base = run.build_setup(config, n_devices=1)
   built = programs.build(stage, config, base, pathlib.Path(workdir))
-  params = jax.tree.map(lambda x: x[0], stages.trained_params(built, (seed,)))
-  return Trained(config, stage, seed, built.steps, base.model, params)
+  step = stages.newest_checkpoint(built.record(seed)) if newest else 0
+  params = stages.trained_params(built, (seed,), step or built.steps)
+  params = jax.tree.map(lambda x: x[0], params)
+  return Trained(config, stage, seed, step or built.steps, base.model, params)
+
+
+def parent(config: Config, workdir: str | os.PathLike, stage: str, seed: int | None) -> Trained:
+  """The model that a stage started from, of the same run or of another."""
+  foreign = config.stages[stage].foreign_parent
+  if foreign:
+    return restore(ancestry.adopted(config, foreign[0]), *foreign, seed)
+  return restore(config, workdir, config.stages[stage].parent, seed)
 
 
 def read(workdir: str | os.PathLike) -> list[dict]:

@@ -17,10 +17,14 @@ from compgen_jax.learning.sft import SFTConfig
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """A kind of stage: the class of its config section and its step (see `state.py`)."""
+  """A kind of stage: the class of its config section and its step (see `state.py`).
+
+  `words`: how reports call it; '' is its name.
+  """
 
   section: type[Section]
   step: Callable
+  words: str = ''
 
   @property
   def explores(self) -> bool:
@@ -30,7 +34,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-  'sft': Kind(SFTConfig, sft.step),
-  'rl': Kind(RLConfig, policy_gradient.step),
-  'rft': Kind(RFTConfig, rejection.step),
+  'sft': Kind(SFTConfig, sft.step, 'SFT'),
+  'rl': Kind(RLConfig, policy_gradient.step, 'RL'),
+  'rft': Kind(RFTConfig, rejection.step, 'rejection fine-tuning'),
 }

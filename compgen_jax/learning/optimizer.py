@@ -46,7 +46,7 @@ def schedule(peak: float, warmup: int, steps: int, shape: str) -> optax.Schedule
   Args:
     peak: the highest learning rate.
     warmup: updates from 0 to the peak.
-    steps: updates in all, where the cosine ends.
+    steps: the update at which the cosine ends; what follows stays there.
     shape: one of SCHEDULES.
   """
   start = 0.0 if warmup else peak

@@ -24,6 +24,7 @@ class Section:
   lr: float = 4e-3
   warmup: int = 100
   schedule: str = 'cosine'
+  schedule_steps: int = 0
 
   batch_field: ClassVar[str] = 'batch'  # the field that holds the number of problems in a batch
 
@@ -38,6 +39,7 @@ class Section:
     yield 'lr', 0 < self.lr <= 1, 'above 0, at most 1'
     yield 'warmup', self.warmup >= 0, '0 or more'
     yield 'schedule', self.schedule in SCHEDULES, one_of(SCHEDULES)
+    yield 'schedule_steps', self.schedule_steps >= 0, '0 or more'
     yield self.batch_field, self.batch_rows >= 1, '1 or more'
 
 

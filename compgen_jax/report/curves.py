@@ -36,6 +36,8 @@ PANELS = (
   Panel('reward', ('rl', 'rft'), 'RL, RFT: reward (sampled traces right)', top=1.0),
   Panel('structure', ('rl',), 'RL: structure (sampled traces right)', top=1.0),
   Panel('entropy', ('rl',), 'RL: entropy (nats per token)'),
+  Panel('signal', ('rl',), 'RL: signal (groups with unequal rewards)', top=1.0),
+  Panel('kl', ('rl',), 'RL: KL to the parent (nats per token)'),
 )
 
 
@@ -59,8 +61,8 @@ def accuracy_curves(
 ) -> dict[Place, dict[str, Line]]:
   """(split, depth) -> arm -> accuracy during training, from the rows of results.jsonl.
 
-  A stage's curve starts where the stage it comes from ended. One point is no curve: the table has
-  it.
+  A stage's curve starts at update 0; where that was not measured, where its parent ended. One point
+  is no curve: the table has it.
   """
   points: dict[tuple[str, str, int], dict[int, list[float]]] = {}
   for row in rows:
@@ -73,9 +75,9 @@ def accuracy_curves(
     by_step = {step: values for step, values in by_step.items() if len(values) == n_seeds}
     if len(by_step) > 1:
       stage = config.stages[arm]
-      parent = points.get((stage.init_from, split, depth))
-      start = [(0, list(parent.values())[-1])] if parent else []
-      line = _line(start + list(by_step.items()), stage.steps)
+      parent = points.get((stage.parent, split, depth))
+      start = {0: list(parent.values())[-1]} if parent else {}
+      line = _line(list((start | by_step).items()), stage.steps)
       lines.setdefault((split, depth), {})[arm] = line
   return {place: {arm: of[arm] for arm in arms if arm in of} for place, of in lines.items()}
 

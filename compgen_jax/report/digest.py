@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compgen_jax.config import Config
+from compgen_jax.report import words
 from compgen_jax.report.curves import Line, Panel, Place, accuracy_curves, learning_curves
 from compgen_jax.report.looks import Look, look
 from compgen_jax.statistics import interval, wilson
@@ -54,7 +55,9 @@ class Contrast(NamedTuple):
   high: float
   over: str
   n: int
-  formula: str  # '' where the config does not have it
+  what: str  # in words: what is compared
+  where: str  # on which split and depth; '' where that differs from term to term
+  pair: tuple[str, str, str, int] | None  # arm, other arm, split, depth, if that is all there is
   is_difference: bool  # False for a plain level: nobody asks whether that is zero
 
   @property
@@ -76,12 +79,25 @@ class Contrast(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-  """Shares of traces; they add up to 1. See `_outcomes` for what is approximate."""
+  """Shares of greedy traces; they add up to 1.
+
+  The last four have a wrong answer, by what goes wrong first (see `measures.of_failures`).
+  """
 
   strict: float
   answer_only: float
-  wrong_step: float
+  wrong_copy: float
+  wrong_skill: float
+  wrong_routing: float
   wrong_structure: float
+
+
+class Profile(NamedTuple):
+  """Places of different depths that one line can join."""
+
+  title: str
+  places: tuple[Place, ...]
+  is_trained: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +106,11 @@ class Digest:
 
   arms: tuple[str, ...]
   places: tuple[Place, ...]
+  profiles: tuple[Profile, ...]  # every place, once
   updates: dict[str, int]  # of an arm's stage
   accuracy: dict[Cell, Estimate]
   others: dict[str, dict[Cell, Estimate]]  # metric -> the same
-  outcomes: dict[Cell, Outcomes]
+  outcomes: dict[Cell, Outcomes]  # empty for results made before failures were told apart
   contrasts: tuple[Contrast, ...]
   modules: Modules
   unseen: tuple[str, ...]  # splits that `modules` pools
@@ -121,20 +138,23 @@ def digest(
   splits = dict.fromkeys(entry['split'] for entry in table)
   unseen = tuple(split for split in splits if split not in config.eval.trained)
   final = [row for row in rows if row['step'] == config.stages[row['arm']].steps]
-  terms = dict(config.contrasts)
+  places = tuple(dict.fromkeys((entry['split'], entry['depth']) for entry in table))
   others: dict[str, dict[Cell, Estimate]] = {}
   of_cells = [row for row in final if 'module' not in row]
   for (metric, *cell), group in _groups(of_cells, 'metric', 'arm', 'split', 'depth'):
-    if metric != 'accuracy':
+    if metric != 'accuracy' and metric not in Outcomes._fields:  # those have places of their own
       others.setdefault(metric, {})[tuple(cell)] = estimate(group)
   return Digest(
     arms=arms,
-    places=tuple(dict.fromkeys((entry['split'], entry['depth']) for entry in table)),
+    places=places,
+    profiles=_profiles(config, places),
     updates={arm: config.stages[arm].steps for arm in arms},
     accuracy={(e['arm'], e['split'], e['depth']): _accuracy(e) for e in table},
     others=others,
-    outcomes={(e['arm'], e['split'], e['depth']): _outcomes(e) for e in table},
-    contrasts=tuple(_contrast(c, terms.get(c['name'])) for c in summary['contrasts']),
+    outcomes={
+      (e['arm'], e['split'], e['depth']): _outcomes(e) for e in table if 'wrong_structure' in e
+    },
+    contrasts=tuple(_contrast(config, c) for c in summary['contrasts']),
     modules=_modules(final, unseen, config.task.trace),
     unseen=unseen,
     curves=learning_curves(folder, config, arms),
@@ -183,21 +203,41 @@ def _accuracy(entry: dict[str, Any]) -> Estimate:
 
 
 def _outcomes(entry: dict[str, Any]) -> Outcomes:
-  """Shares that add up to 1.
-
-  Results do not say how often a right answer ends a trace of wrong structure. Taken as rarely as
-  can be, which makes `wrong_step` the least it can be.
-  """
-  answer, structure = entry['accuracy'], entry['structure_accuracy']
-  return Outcomes(
-    strict=entry['strict_accuracy'],
-    answer_only=answer - entry['strict_accuracy'],
-    wrong_step=max(structure - answer, 0.0),
-    wrong_structure=1.0 - max(structure, answer),
-  )
+  right, strict = entry['accuracy'], entry['strict_accuracy']
+  return Outcomes(strict, right - strict, *(entry[name] for name in Outcomes._fields[2:]))
 
 
-def _contrast(c: dict[str, Any], terms: tuple | None) -> Contrast:
+def _profiles(config: Config, places: tuple[Place, ...]) -> tuple[Profile, ...]:
+  """Splits of a kind (trained on or not, behind dry steps or not) joined while depths differ."""
+  joined: list[tuple[tuple[bool, bool], list[Place]]] = []
+  for split in dict.fromkeys(split for split, _ in places):
+    mine = [place for place in places if place[0] == split]
+    depths = {depth for _, depth in mine}
+    has_prefix = bool(config.supports[config.eval.splits[split]].prefix)
+    kind = split in config.eval.trained, has_prefix
+    for other, held in joined:
+      if other == kind and not depths & {depth for _, depth in held}:
+        held += mine
+        break
+    else:
+      joined.append((kind, mine))
+  profiles = []
+  for (is_trained, has_prefix), held in joined:
+    title = 'trained on' if is_trained else 'never trained on'
+    title += ', behind dry steps' if has_prefix else ''
+    names = ', '.join(dict.fromkeys(split for split, _ in held))
+    in_order = tuple(sorted(held, key=lambda place: place[1]))
+    profiles.append(Profile(f'{title}: {names}', in_order, is_trained))
+  return tuple(sorted(profiles, key=lambda profile: not profile.is_trained))
+
+
+def _contrast(config: Config, c: dict[str, Any]) -> Contrast:
+  terms = dict(config.contrasts)[c['name']]
+  what, where = words.contrast(config, terms)
+  pair = None
+  if len(terms) == 2 and terms[0][2:] == terms[1][2:] and terms[0][0] == -terms[1][0] == 1:
+    (_, arm, split, depth), (_, other, *_) = terms
+    pair = arm, other, split, depth
   return Contrast(
     name=c['name'],
     value=c['value'],
@@ -205,26 +245,11 @@ def _contrast(c: dict[str, Any], terms: tuple | None) -> Contrast:
     high=c['high'],
     over=c['interval'],
     n=c['n_problems'],
-    formula=_formula(terms) if terms else '',
-    is_difference=terms is None or abs(sum(weight for weight, *_ in terms)) < 1e-9,
+    what=what,
+    where=where,
+    pair=pair,
+    is_difference=abs(sum(weight for weight, *_ in terms)) < 1e-9,
   )
-
-
-def _formula(terms: tuple) -> str:
-  """`compound − sft, on unseen 4`; with splits or depths that differ, each arm carries its own."""
-  places = [
-    f'{split} {depth}' if depth else f'{split}, mean over depths' for _, _, split, depth in terms
-  ]
-  is_shared = len(set(places)) == 1
-  text = ''
-  for (weight, arm, _, _), place in zip(terms, places):
-    if text:
-      text += ' + ' if weight >= 0 else ' − '
-    elif weight < 0:
-      text += '−'
-    factor = '' if abs(weight) == 1 else f'{abs(weight):g} × '
-    text += factor + (arm if is_shared else f'{arm} ({place})')
-  return f'{text}, on {places[0]}' if is_shared else text
 
 
 def _modules(final: list[dict[str, Any]], unseen: tuple[str, ...], trace: str) -> Modules:

@@ -1,27 +1,31 @@
 """The report's figures.
 
-Matplotlib is used only here and in axes.py, and through Figure objects: no backend is chosen for
-anyone.
+Matplotlib is used only here, in lines.py and in axes.py, and through Figure objects: no backend is
+chosen for anyone.
 """
 
 import math
+import textwrap
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from compgen_jax.report import axes as parts
+from compgen_jax.report import lines
 from compgen_jax.report.axes import BAND, FAINT, INK
-from compgen_jax.report.curves import Line, Panel
 from compgen_jax.report.digest import Contrast, Digest, Estimate, Outcomes, Side
 
+LABEL_WIDTH = 56  # characters of a contrast's name in a line
 FIGURE_SPACE = '\u2007'
 # Brewer's BrBG: good to bad, colour-blind safe, and none of the arms' colours.
 OUTCOMES = {
   'strict': ('every step right', '#01665e', 'white'),
-  'answer_only': ('answer right, a step or the structure wrong', '#80cdc1', INK),
-  'wrong_step': ('structure right, a routing or skill step wrong', '#dfc27d', INK),
-  'wrong_structure': ('structure wrong', '#8c510a', 'white'),
+  'answer_only': ('answer right, not every step', '#80cdc1', INK),
+  'wrong_copy': ('steps right, answer not copied', '#f6e8c3', INK),
+  'wrong_skill': ('a skill wrong first', '#dfc27d', INK),
+  'wrong_routing': ('a routing mechanism wrong first', '#bf812d', 'white'),
+  'wrong_structure': ('structure wrong', '#543005', 'white'),
 }
 
 
@@ -37,24 +41,35 @@ def draw(digest: Digest) -> list[Drawing]:
   """Every figure that the digest has data for."""
   n = '/'.join(map(str, sorted({e.n for e in digest.accuracy.values()})))
   caption = (
-    'Problems answered right (greedy), with 95 % intervals; '
-    f'n = {n} problems per seed at each point.'
+    'Above: problems answered right (greedy) by number of steps, with 95 % intervals; '
+    f'n = {n} problems per seed at each point. Below: the same as a rate per step, '
+    'accuracy^(1 / steps), which is flat where steps fail independently of depth.'
   )
-  drawings = [Drawing('accuracy', accuracy(digest), caption)]
+  drawings = [Drawing('accuracy', lines.accuracy(digest), caption)]
   if digest.contrasts:
     caption = (
       'Contrasts with 95 % intervals: filled where the interval excludes zero, else hollow; '
       'squares are levels.'
     )
     drawings.append(Drawing('contrasts', contrasts(digest), caption))
-  if digest.curves or digest.accuracy_curves:
+  if digest.accuracy_curves:
     caption = (
-      'Training, from start to end of each stage: mean over seeds, '
-      'band from the lowest to the highest.'
+      'Accuracy during training, from start to end of each stage: mean over seeds, band from the '
+      'lowest to the highest. A stage starts where the one it comes from ended.'
     )
-    if digest.accuracy_curves:
-      caption += ' Accuracy starts where the stage it comes from ended.'
-    drawings.append(Drawing('learning', learning(digest), caption))
+    drawings.append(Drawing('curves', lines.curves(digest), caption))
+  if lines.has_passes(digest):
+    caption = (
+      'pass@k at temperature 1: problems with a right answer among k samples, with 95 % intervals. '
+      'Arms that meet at large k differ in how often, not in whether, they find an answer.'
+    )
+    drawings.append(Drawing('passes', lines.passes(digest), caption))
+  if digest.outcomes:
+    caption = (
+      f'How greedy traces end (n = {n} per seed): where the answer is wrong, '
+      'by what goes wrong first.'
+    )
+    drawings.append(Drawing('why', why(digest), caption))
   if digest.modules:
     caption = (
       'Steps of each module done right, given what the trace says before them; '
@@ -62,42 +77,19 @@ def draw(digest: Digest) -> list[Drawing]:
       f'sorted by {digest.arms[0]}.'
     )
     drawings.append(Drawing('modules', modules(digest), caption))
-  caption = (
-    f'Why greedy traces fail (n = {n}). Right answers count as right structure: '
-    'the third is a lower bound.'
-  )
-  drawings.append(Drawing('why', why(digest), caption))
+  if digest.curves:
+    caption = (
+      'What training reports, from start to end of each stage: mean over seeds, '
+      'band from the lowest to the highest.'
+    )
+    drawings.append(Drawing('learning', lines.learning(digest), caption))
   return drawings
-
-
-def accuracy(digest: Digest) -> Figure:
-  """One group per (split, depth), one point with its interval per arm."""
-  n_across = max(3, min(len(digest.places), 64 // len(digest.arms)))
-  n_rows = math.ceil(len(digest.places) / n_across)
-  n_across = math.ceil(len(digest.places) / n_rows)  # rows of like length
-  figure, axes = parts.grid(n_rows, 1, 0.5 + 3.0 * n_rows)
-  for i, ax in enumerate(axes):
-    places = digest.places[i * n_across : (i + 1) * n_across]
-    if len(places) > 1:
-      for x in range(0, len(places), 2):
-        ax.axvspan(x - 0.5, x + 0.5, color=BAND, zorder=0, linewidth=0)
-    for arm in digest.arms:
-      estimates = [digest.accuracy.get((arm, *place)) for place in places]
-      parts.points(ax, digest, arm, estimates, 0.76)
-    parts.percent(ax.yaxis)
-    ax.set_ylabel('accuracy, %', fontsize=9, color=INK)
-    ax.set_xlim(-0.5, n_across - 0.5)
-    names = [f'{parts.broken(split)}\ndepth {depth}' for split, depth in places]
-    ax.set_xticks(range(len(places)), names, fontsize=9)
-    ax.tick_params(axis='x', length=0)
-  parts.arm_legend(figure, digest)
-  return figure
 
 
 def contrasts(digest: Digest) -> Figure:
   """Forest plot. Its axis covers all intervals and zero."""
   rows = digest.contrasts
-  figure, (ax,) = parts.grid(1, 1, 0.9 + 0.34 * len(rows), lines='x')
+  figure, (ax,) = parts.grid(1, 1, 0.9 + 0.42 * len(rows), lines='x')
   ax.axvline(0, color=INK, linewidth=1)
   for y, contrast in enumerate(rows):
     _contrast(ax, y, contrast)
@@ -105,8 +97,7 @@ def contrasts(digest: Digest) -> Figure:
   margin = 0.05 * (high - low) or 1.0
   ax.set_xlim(low - margin, high + margin)
   ax.set_ylim(len(rows) - 0.5, -0.5)
-  names = [parts.literal(c.name) + ('' if c.is_difference else ' (a level)') for c in rows]
-  ax.set_yticks(range(len(rows)), names, fontsize=9)
+  ax.set_yticks(range(len(rows)), [_label(c) for c in rows], fontsize=8)
   ax.tick_params(axis='y', length=0)
   ax.set_xlabel('accuracy points', fontsize=9, color=INK)
   numbers = ax.twinx()  # the numbers stand beside the plot, where they can't cover anything
@@ -115,6 +106,13 @@ def contrasts(digest: Digest) -> Figure:
   numbers.set_yticks(range(len(rows)), _aligned([c.written for c in rows]), fontsize=9)
   numbers.tick_params(axis='y', length=0)
   return figure
+
+
+def _label(contrast: Contrast) -> str:
+  """What is compared, and below it where; long ones break between terms."""
+  what = '\n'.join(textwrap.wrap(contrast.what, LABEL_WIDTH, break_long_words=False))
+  where = contrast.where + ('' if contrast.is_difference else ' (a level)')
+  return parts.literal(f'{what}\n{where}' if where else what)
 
 
 def _aligned(written: list[tuple[str, str]]) -> list[str]:
@@ -136,53 +134,6 @@ def _contrast(ax: Any, y: int, contrast: Contrast) -> None:
     markersize=7,
     markeredgewidth=1.5,
   )
-
-
-def learning(digest: Digest) -> Figure:
-  """One panel per metric and per evaluated (split, depth), one line per arm."""
-  n_panels = len(digest.curves) + len(digest.accuracy_curves)
-  n_across = min(3, n_panels)
-  n_rows = math.ceil(n_panels / 3)
-  figure, axes = parts.grid(n_rows, n_across, 0.4 + 2.35 * n_rows)
-  for ax, (panel, lines) in zip(axes, digest.curves.items()):
-    _lines(ax, digest, lines, 1)
-    parts.title(ax, panel.title)
-    _scale(ax, panel, list(lines.values()))
-  for ax, ((split, depth), lines) in zip(
-    axes[len(digest.curves) :], digest.accuracy_curves.items()
-  ):
-    _lines(ax, digest, lines, 100)
-    parts.title(ax, f'accuracy, %: {split}, depth {depth}')
-    parts.percent(ax.yaxis)
-  for ax in axes[:n_panels]:
-    parts.percent(ax.xaxis)
-  for ax in axes[n_panels:]:
-    ax.remove()
-  for ax in axes[max(0, n_panels - 3) : n_panels]:
-    ax.set_xlabel("share of the stage's updates, %", fontsize=9, color=INK)
-  labels = {arm: f'{arm} ({digest.updates[arm]:,} updates)' for arm in digest.arms}
-  parts.arm_legend(figure, digest, labels)
-  return figure
-
-
-def _lines(ax: Any, digest: Digest, lines: dict[str, Line], factor: int) -> None:
-  for arm, line in lines.items():
-    parts.line(ax, digest, arm, line.x, factor * line.mean)
-    colour = digest.look(arm).colour
-    ax.fill_between(
-      line.x, factor * line.low, factor * line.high, color=colour, alpha=0.18, linewidth=0
-    )
-
-
-def _scale(ax: Any, panel: Panel, lines: list[Line]) -> None:
-  """From zero to the panel's top or the highest value, or logarithmic."""
-  low, high = min(line.low.min() for line in lines), max(line.high.max() for line in lines)
-  if panel.log_if_wide and low > 0 and high / low > 20:
-    ax.set_yscale('log')
-    ax.yaxis.set_major_formatter('{x:g}')
-  else:
-    top = panel.top or high or 1.0
-    ax.set_ylim(-0.025 * top, 1.05 * top)
 
 
 def modules(digest: Digest) -> Figure:
@@ -239,7 +190,7 @@ def why(digest: Digest) -> Figure:
   for ax in axes[len(digest.places) :]:
     ax.remove()
   handles = [Patch(color=colour, label=label) for label, colour, _ in OUTCOMES.values()]
-  parts.legend(figure, handles, 2)
+  parts.legend(figure, handles, 3)
   figure.supxlabel('share of greedy traces, %', fontsize=9, color=INK)
   return figure
 

@@ -1,7 +1,6 @@
 """report.html: what an experiment found, in one file that needs nothing else.
 
-The figures also go to figures/*.png. The wording is built from the intervals and is the same
-whichever way they point.
+The figures also go to figures/*.png.
 """
 
 import base64
@@ -13,18 +12,12 @@ from typing import Any
 
 from compgen_jax.config import Config, to_dict
 from compgen_jax.experiment import files
-from compgen_jax.report import composability, probed, tables
-from compgen_jax.report.digest import Contrast, Digest, Side, digest, signed
-from compgen_jax.report.tables import breakable, details, escape, note
+from compgen_jax.report import composability, examples, lead, probed, tables, words
+from compgen_jax.report.digest import Digest, digest
+from compgen_jax.report.tables import details, escape, note
 
 NO_FIGURES = 'The figures need matplotlib: pip install matplotlib, then run the same command again.'
-NAMED = 4  # contrasts that the first sentence names per side; the table has all
-SIDES = {  # in the order of the first sentence
-  Side.ABOVE: 'a 95 % interval above zero',
-  Side.BELOW: 'a 95 % interval below zero',
-  Side.AROUND: 'a 95 % interval that includes zero',
-  Side.NO_WIDTH: 'an interval without width, from which nothing follows',
-}
+LAST = 'How it was made'  # the section after all results
 STYLE = """
 :root { color-scheme: light dark;
   --ink: #1d1d1f; --soft: #63636a; --rule: #d9d9de; --paper: #fff; --shade: #f5f5f7; }
@@ -36,6 +29,7 @@ body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.25rem 4rem; overflow-wr
   background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .75rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 .lead { font-size: 1.1rem; margin: 0 0 .5rem; }
 .note, figcaption { color: var(--soft); font-size: .875rem; }
 .wide { overflow-x: auto; } .note { margin: .5rem 0 0; }
@@ -50,6 +44,10 @@ thead { border-bottom: 1.5px solid var(--soft); } thead th[rowspan] { vertical-a
 tbody tr:hover { background: var(--shade); }
 small { display: block; color: var(--soft); font-weight: 400; font-size: .78rem; }
 td, th[scope="col"] { white-space: nowrap; }
+td.text { white-space: normal; text-align: left; min-width: 8rem; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr));
+  gap: 0 1rem; }
+mark { background: #ffd9c7; color: #1d1d1f; }
 .key { display: inline-block; width: .75em; height: .75em; border: .15em solid; border-radius: 50%;
   margin-right: .45em; }
 figure { margin: 1.25rem 0 2rem; }
@@ -74,7 +72,11 @@ dt { color: var(--soft); } dd { margin: 0; }
 
 
 def write(
-  folder: pathlib.Path, config: Config, rows: list[dict[str, Any]], summary: dict[str, Any]
+  folder: pathlib.Path,
+  config: Config,
+  rows: list[dict[str, Any]],
+  summary: dict[str, Any],
+  traces: dict[str, list[dict[str, Any]]] | None = None,
 ) -> None:
   """Writes report.html and figures/*.png into `folder`, each file in one step.
 
@@ -82,10 +84,11 @@ def write(
     folder: the run's workdir.
     config: the experiment.
     rows: the rows of results.jsonl.
-    summary: what summary.json holds.
+    summary: what summary.json holds. (One made before it had `supports` will do.)
+    traces: of the first seed, by arm: see `evaluate.Evaluation`. None where there are none.
   """
   d = digest(folder, config, rows, summary)
-  text = page(d, config, summary, _figures(folder, d), _theory(folder))
+  text = page(d, config, summary, traces or {}, _figures(folder, d), _theory(folder))
   # Plain ASCII, so that it reads the same whatever encoding the file system or a server claims.
   files.write_bytes(folder / 'report.html', text.encode('ascii', 'xmlcharrefreplace'))
 
@@ -95,7 +98,8 @@ def write_theory(folder: pathlib.Path, config: Config, found: dict[str, Any]) ->
   summary = folder / 'summary.json'
   if summary.exists():
     rows = files.read_jsonl(folder / 'results.jsonl')
-    write(folder, config, rows, json.loads(summary.read_text(encoding='utf-8')))
+    held = json.loads(summary.read_text(encoding='utf-8'))
+    write(folder, config, rows, held, _kept_traces(folder, config))
   elif _has_matplotlib():
     _theory_figures(folder, found)
 
@@ -105,36 +109,79 @@ def theory_text(found: dict[str, Any]) -> str:
   return f'{composability.text(found)}\n{probed.text(found)}'
 
 
+def _kept_traces(folder: pathlib.Path, config: Config) -> dict[str, list[dict[str, Any]]]:
+  """What the first seed's stages have kept, by arm."""
+  found = {}
+  for arm in config.stages:
+    path = files.stage_folder(folder, arm, config.all_seeds[0]) / 'evaluation.json'
+    found[arm] = (files.read_sealed(path) or {}).get('traces', [])
+  return found
+
+
 def page(
-  d: Digest, config: Config, summary: dict[str, Any], figures: list[str], theory: list[str]
+  d: Digest,
+  config: Config,
+  summary: dict[str, Any],
+  traces: dict[str, list[dict[str, Any]]],
+  figures: dict[str, str],
+  theory: list[str],
 ) -> str:
-  """The whole report; `figures` and `theory` (what theory.json says) are ready HTML."""
+  """The whole report; `figures` (by name) and `theory` (what theory.json says) are ready HTML."""
   title = escape(f'{summary["experiment"]}: results')
-  greedy = tables.cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy)
-  others = [
-    tables.cells_table(d, config, _caption(metric), d.others[metric]) for metric in d.others
-  ]
-  parts = [
-    f'<h1>{title}</h1>',
-    f'<p class="lead">{breakable(headline(d.contrasts))}</p>',
-    note(scope(summary)),
-    '<h2>Accuracy</h2>',
-    greedy,
-    details('Strict accuracy, structure, pass@k', ''.join(others)),
-  ]
-  if d.contrasts:
-    parts += ['<h2>Contrasts</h2>', tables.contrasts_table(d.contrasts)]
-  parts += ['<h2>Figures</h2>', *figures]
-  if d.modules:
-    parts += ['<h2>Modules</h2>', *(tables.modules_table(d, metric) for metric in d.modules)]
-  parts += theory
-  resolved = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
-  parts += [
-    '<h2>How it was made</h2>',
-    _provenance(summary),
-    details('The resolved config', f'<pre>{escape(resolved)}</pre>'),
-  ]
+  first, counted = lead.lead(d, config), lead.counts(d)
+  parts = [f'<h1>{title}</h1>', f'<p class="lead">{escape(first or counted)}</p>']
+  parts += [note(counted)] if first else []
+  parts += [note(lead.scope(summary)), *([] if figures else [note(NO_FIGURES)])]
+  for heading, content in _sections(d, config, summary, traces, figures).items():
+    parts += theory if heading == LAST else []
+    if any(content):
+      parts += [f'<h2>{heading}</h2>', *content]
   return document(title, parts)
+
+
+def _sections(d, config, summary, traces, figures) -> dict[str, list[str]]:
+  """Heading -> its parts, in the order in which questions come up."""
+  greedy = tables.cells_table(d, config, 'Accuracy: answers right, % (greedy)', d.accuracy)
+  others = {
+    metric: tables.cells_table(d, config, _caption(metric), d.others[metric]) for metric in d.others
+  }
+  passes = ''.join(html for metric, html in others.items() if metric.startswith('pass@'))
+  stricter = ''.join(html for metric, html in others.items() if not metric.startswith('pass@'))
+  resolved = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
+
+  def figure_of(name: str) -> str:
+    return figures.get(name, '')
+
+  return {
+    'What was trained, and on what': [
+      note(words.TASK),
+      tables.arms_table(d, config),
+      tables.splits_table(config, d),
+      tables.supports_table(config, summary['supports']) if 'supports' in summary else '',
+    ],
+    'Accuracy by depth': [
+      figure_of('accuracy'),
+      greedy,
+      details('Strict accuracy, structure', stricter),
+    ],
+    'Contrasts': [
+      figure_of('contrasts'),
+      tables.contrasts_table(d.contrasts) if d.contrasts else '',
+    ],
+    'During training': [figure_of('curves')],
+    'Before and after, by number of samples': [
+      figure_of('passes'),
+      details('pass@k', passes) if passes else '',
+    ],
+    'Why traces fail': [figure_of('why')],
+    'Modules': [figure_of('modules'), *(tables.modules_table(d, metric) for metric in d.modules)],
+    'One problem, before and after': examples.section(config, traces) if traces else [],
+    'What training reports': [figure_of('learning')],
+    LAST: [
+      _provenance(summary),
+      details('The resolved config', f'<pre>{escape(resolved)}</pre>'),
+    ],
+  }
 
 
 def document(title: str, parts: Sequence[str]) -> str:
@@ -147,47 +194,10 @@ def document(title: str, parts: Sequence[str]) -> str:
   return top + '\n'.join(parts) + '\n</body></html>\n'
 
 
-def headline(contrasts: Sequence[Contrast]) -> str:
-  """One sentence: whose intervals exclude zero, and on which side."""
-  differences = [c for c in contrasts if c.is_difference]
-  if not differences:
-    return 'This experiment compares no arms by itself; the table of accuracies is its result.'
-  clauses = []
-  for side, words in SIDES.items():
-    mine = [c for c in differences if c.side == side]
-    if mine or side != Side.NO_WIDTH:
-      verb = 'has' if len(mine) < 2 else 'have'
-      clauses.append(f'{len(mine) or "none"} {verb} {words}{_named(mine)}')
-  subject = f'Of {len(differences)} differences' if len(differences) > 1 else 'Of 1 difference'
-  return f'{subject} in accuracy, {", ".join(clauses[:-1])}, and {clauses[-1]}.'
-
-
-def scope(summary: dict[str, Any]) -> str:
-  """What the intervals are over, and what they therefore do not say."""
-  seeds = summary['seeds']
-  if len(seeds) == 1:
-    text = (
-      f'One seed ({seeds[0]}): intervals are over problems and say how well this run is measured, '
-      'not how another seed would turn out.'
-    )
-  else:
-    names = ', '.join(map(str, seeds))
-    text = f'{len(seeds)} seeds ({names}): intervals are over seeds (Student’s t).'
-  if len(summary['contrasts']) > 1:
-    text += f' They are not adjusted for the number of contrasts, {len(summary["contrasts"])}.'
-  return text
-
-
-def _named(contrasts: list[Contrast]) -> str:
-  names = [f'{c.name} {signed(c.value)}' for c in contrasts[:NAMED]]
-  more = [f'{len(contrasts) - NAMED} more'] if len(contrasts) > NAMED else []
-  return f' ({", ".join(names + more)})' if names else ''
-
-
-def _figures(folder: pathlib.Path, d: Digest) -> list[str]:
-  """Draws, saves and embeds the figures; one line instead where matplotlib is not installed."""
+def _figures(folder: pathlib.Path, d: Digest) -> dict[str, str]:
+  """Draws, saves and embeds the figures, by name; none where matplotlib is not installed."""
   if not _has_matplotlib():
-    return [note(NO_FIGURES)]
+    return {}
   from compgen_jax.report import figures
 
   return _embedded(folder, figures.draw(d))
@@ -221,18 +231,18 @@ def _theory(folder: pathlib.Path) -> list[str]:
 def _theory_figures(folder: pathlib.Path, found: dict[str, Any]) -> list[str]:
   from compgen_jax.report import theory_figures
 
-  return _embedded(folder, theory_figures.draw(found))
+  return list(_embedded(folder, theory_figures.draw(found)).values())
 
 
-def _embedded(folder: pathlib.Path, drawings: list[Any]) -> list[str]:
-  """Saves figures to figures/*.png; returns them as HTML."""
-  parts = []
+def _embedded(folder: pathlib.Path, drawings: list[Any]) -> dict[str, str]:
+  """Saves figures to figures/*.png; returns them as HTML, by name."""
+  drawn = {}
   for drawing in drawings:
     buffer = io.BytesIO()
     drawing.figure.savefig(buffer, format='png')
     files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
-    parts.append(figure(drawing.name, buffer.getvalue(), drawing.caption))
-  return parts
+    drawn[drawing.name] = figure(drawing.name, buffer.getvalue(), drawing.caption)
+  return drawn
 
 
 def figure(name: str, png: bytes, caption: str) -> str:
@@ -267,5 +277,10 @@ def _provenance(summary: dict[str, Any]) -> str:
     'seeds': escape(', '.join(map(str, summary['seeds']))),
     'wall time': f'{summary["wall_time_s"] / 60:.1f} min',
   }
+  for arm, parent in summary.get('starts_from', {}).items():
+    commit = parent['commit'] or 'an unknown commit'
+    entries[f'{escape(arm)} starts from'] = escape(
+      f'{parent["stage"]} of {parent["workdir"]}, made by {parent["command"]} at {commit}'
+    )
   rows = ''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in entries.items())
   return f'<dl>{rows}</dl>'

@@ -5,7 +5,75 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from compgen_jax.config import Config
+from compgen_jax.report import words
 from compgen_jax.report.digest import Cell, Contrast, Digest, Estimate
+
+
+def arms_table(d: Digest, config: Config) -> str:
+  """What each arm is, what it is trained on, and for how long."""
+  body = ''
+  for arm in d.arms:
+    stage = config.stages[arm]
+    data = ', '.join(
+      name if share == 1 else f'{name} ({100 * share:g} %)'
+      for name, share in zip(stage.data, stage.shares)
+    )
+    start = stage.init_from or 'scratch'
+    cells = (words.arm(config, arm), start, data, f'{stage.steps:,}')
+    body += row(_key(d, arm) + breakable(arm), [breakable(cell) for cell in cells], 'text')
+  header = _header('arm', ('what', 'starts from', 'trained on', 'updates'))
+  return table('Arms, in the order of the config', header, body)
+
+
+def supports_table(config: Config, held: dict[str, dict[str, Any]]) -> str:
+  """What each support holds; `held` is that of summary.json."""
+  body = ''
+  for name, about in held.items():
+    support = config.supports[name]
+    counts = ', '.join(
+      f'{n:,} of {words.steps([int(steps)])}' for steps, n in about['compositions'].items()
+    )
+    cells = (
+      f'pool {support.pool}, {words.steps(support.depths)}{_limits(support)}',
+      f'{"" if about["is_exact"] else "about "}{counts}',
+      ', '.join(f'{other} {100 * share:.0f} %' for other, share in about['shown'].items()) or '-',
+      about['example'],
+    )
+    body += row(breakable(name), [breakable(cell) for cell in cells], 'text')
+  titles = ('what fits', 'compositions', 'of these, training can show', 'example')
+  caption = (
+    'Supports: sets of compositions, of the first seed. Pools are disjoint (but a single step is '
+    'in all of them)'
+  )
+  return table(caption, _header('support', titles), body)
+
+
+def _limits(support: Any) -> str:
+  """What a support leaves out or asks for beyond pool and depths."""
+  limits = ''
+  for words_, names in (
+    ('without', (*support.without_routings, *support.without_skills, *support.without_pairs)),
+    ('with', (*support.with_routings, *support.with_skills, *support.with_pairs)),
+  ):
+    limits += f', {words_} {", ".join(names)}' if names else ''
+  limits += f', behind up to {support.prefix} dry steps' if support.prefix else ''
+  return limits + (', dry: format only, modules are not run' if support.dry else '')
+
+
+def splits_table(config: Config, d: Digest) -> str:
+  """What each evaluation split is."""
+  body = ''
+  for split in dict.fromkeys(split for split, _ in d.places):
+    name = config.eval.splits[split]
+    cells = (words.split(config, split), name, words.steps(config.supports[name].depths))
+    body += row(breakable(split), [breakable(cell) for cell in cells], 'text')
+  header = _header('split', ('what', 'compositions of', 'depths'))
+  return table('Splits: what is evaluated, on inputs of its own', header, body)
+
+
+def _header(first: str, names: Sequence[str]) -> str:
+  cells = ''.join(f'<th scope="col" class="first">{name}</th>' for name in names)
+  return f'<tr><th class="first">{first}</th>{cells}</tr>'
 
 
 def cells_table(d: Digest, config: Config, caption: str, cells: dict[Cell, Estimate]) -> str:
@@ -37,7 +105,8 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> str:
   for c in contrasts:
     reading = c.side.value if c.is_difference else 'a level'
     cells = (*c.written, reading, c.over, c.n)
-    body += row(breakable(c.name) + _small(c.formula), [escape(cell) for cell in cells])
+    name = breakable(c.what) + _small(c.where) + _small(c.name)
+    body += row(name, [escape(cell) for cell in cells])
   header = f'<tr><th class="first">contrast</th>{titles}</tr>'
   return table('Accuracy points; problems are per seed, split and depth', header, body)
 
@@ -86,9 +155,10 @@ def table(caption: str, header: str, body: str) -> str:
   return f'{note(caption + ".")}<div class="wide">{rows}</div>'
 
 
-def row(name: str, cells: Iterable[str]) -> str:
-  """A row of a table; name and cells are HTML."""
-  values = ''.join(f'<td>{cell}</td>' for cell in cells)
+def row(name: str, cells: Iterable[str], kind: str = '') -> str:
+  """A row of a table; name and cells are HTML. `kind` 'text' is of cells that are no numbers."""
+  opened = f'<td class="{kind}">' if kind else '<td>'
+  values = ''.join(f'{opened}{cell}</td>' for cell in cells)
   return f'<tr><th scope="row">{name}</th>{values}</tr>\n'
 
 

@@ -42,6 +42,8 @@ class SupportConfig:
   without_routings: tuple[str, ...] = ()
   with_skills: tuple[str, ...] = ()
   with_routings: tuple[str, ...] = ()
+  without_pairs: tuple[str, ...] = ()
+  with_pairs: tuple[str, ...] = ()
   dry: bool = False
   prefix: int = 0
 
@@ -127,7 +129,18 @@ class Support:
       fits &= ~uses(task.skill_inventory, composition.skill, config.without_skills)
     if config.with_skills:
       fits &= uses(task.skill_inventory, composition.skill, config.with_skills)
+    if config.without_pairs or config.with_pairs:
+      fits &= ~self._uses_pair(composition, config.without_pairs)
+      fits &= self._uses_pair(composition, config.with_pairs) | (not config.with_pairs)
     return fits
+
+  def _uses_pair(self, composition: Composition, pairs: tuple[str, ...]) -> jax.Array:
+    """bool[]: a step is one of these, such as 'merge reverse'."""
+    inventories = self.task.routing_inventory, self.task.skill_inventory
+    routings, skills = map(modules.names, inventories)
+    named_RxS = np.array([[f'{r} {s}' in pairs for s in skills] for r in routings])
+    is_named_L = jnp.asarray(named_RxS)[composition.routing, composition.skill]
+    return jnp.any(is_named_L & (jnp.arange(is_named_L.shape[0]) < composition.depth))
 
   def contains(self, composition: Composition) -> jax.Array:
     """bool[]: membership, by content."""

@@ -195,3 +195,34 @@ def _from_rows(rows: np.ndarray) -> Composition:
   """Compositions (leading axis Z) of rows (depth, routing mechanisms, skills)."""
   routing, skill = np.split(rows[:, 1:], 2, axis=1)
   return Composition(rows[:, 0], routing, skill)
+
+
+def size(support: Support, depth: int) -> tuple[int, bool]:
+  """How many compositions of one of its depths a support holds, and whether the number is exact.
+
+  Exact in a finite support and at depth 1; else estimated from the share of some thousand random
+  compositions that fit, to two digits.
+  """
+  if support.table is not None:
+    return int(np.sum(support.table.depth == depth)), True
+  n_pairs = int(np.prod([len(indices) for indices in support.allowed]))
+  if depth == 1:  # all pools hold all atoms
+    config = support.config
+    inventories = support.task.routing_inventory, support.task.skill_inventory
+    routings, skills = (
+      [modules.names(inventory)[i] for i in allowed]
+      for inventory, allowed in zip(inventories, support.allowed)
+    )
+    pairs = [
+      (routing, skill)
+      for routing in routings
+      for skill in skills
+      if (not config.with_routings or routing in config.with_routings)
+      and (not config.with_skills or skill in config.with_skills)
+      and (not config.with_pairs or f'{routing} {skill}' in config.with_pairs)
+      and f'{routing} {skill}' not in config.without_pairs
+    ]
+    return len(pairs), True
+  key = jax.random.fold_in(jax.random.key(support.salt), depth)
+  fits = jax.device_get(_candidate_rows(support, key, jnp.int32(depth)))[1]
+  return int(float(f'{n_pairs**depth * np.mean(fits):.1e}')), False
