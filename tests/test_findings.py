@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-import compgen_jax
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import run
 from compgen_jax.learning import batches
@@ -14,6 +13,7 @@ from compgen_jax.learning.setup import Source
 from compgen_jax.task import tables
 from configs import finding2, finding3, finding4
 from tests import helpers
+from tests.models import quick_jit
 
 FINDINGS = ('finding1', 'finding2', 'finding3', 'finding4')
 ROOTS = ('sft', 'sft_missing', 'sft_isolated')
@@ -136,41 +136,6 @@ def _tokens(config, setup, stage, n=32):
   rows = zip(config.stages[stage].data, config.stage_rows(stage))
   sources = tuple(Source(name, config.supports[name], n * k) for name, k in rows)
   supports = {s.name: tables.build(s.name, s.config, config.task, config.pools, 0) for s in sources}
-  _, _, rendered = jax.jit(lambda key: batches.draw(key, sources, supports, setup))(
-    jax.random.key(0)
-  )
+  draw = quick_jit(lambda key: batches.draw(key, sources, supports, setup))
+  _, _, rendered = draw(jax.random.key(0))
   return float(np.sum(rendered.trace_length)) / n
-
-
-# Tiny runs ----------------------------------------------------------------------------------------
-
-ARMS = {
-  'finding1': ('sft', 'rft'),
-  'finding2': ('sft', 'composed'),
-  'finding3': ('sft', 'depth2_merge'),
-  'finding4': ('sft_isolated', 'isolated'),
-}
-
-
-@pytest.mark.parametrize('name', FINDINGS)
-def test_tiny_runs(name, tmp_path):
-  """A finding that is refused, or breaks, only after its supports are made: one of its arms, and
-  the stage that it starts from, in a model and batches that are as small as can be."""
-  config = finding(name)
-  config.model.update(d_model=16, n_layers=1, n_heads=2, d_ff=16)
-  config.run.update(data_parallel=1)
-  config.eval.update(problems=8, every=0, pass_k=(), pass_samples=1)
-  for arm in list(config.stages):
-    if arm not in ARMS[name]:
-      del config.stages[arm]
-  for stage in config.stages.values():
-    stage.steps = 1
-  config.contrasts = ()
-  config.sft.batch = config.rl.prompts = config.rft.prompts = 8
-  config.rl.group = config.rft.group = 2
-  if name == 'finding4':
-    config.stages.sft_isolated.settings.batch = 8
-  rows = compgen_jax.run(config, tmp_path / 'w')
-  assert {(row['arm'], row['split']) for row in rows if row['metric'] == 'accuracy'} == {
-    (arm, split) for arm in ARMS[name] for split in config.eval.splits
-  }
