@@ -133,7 +133,7 @@ def test_rewards_are_those_of_training():
   traces = [
     asked.trace,
     one_off.replace('bdcee', 'bddee'),
-    one_off.replace('G bdcee', 'G bddee'),  # the answer is right, against what stands before it
+    one_off.replace('A bdcee', 'A bddee'),  # the answer is right, against what stands before it
     asked.trace.replace(' end', ''),
   ]
   assert len(set(traces)) == 4

@@ -181,7 +181,7 @@ def test_batches_that_do_not_divide_over_devices():
       validation.devices(from_config_dict(tiny(run__data_parallel=n, **changes)), there)
     return str(e.value)
 
-  assert 'rft.prompts=2: legal is such that stages.rft gives rl a multiple of 8' in refused(8, 8)
+  assert 'rl.prompts=4: legal is such that stages.rl gives rl a multiple of 8' in refused(8, 8)
   assert 'run.data_parallel=8: legal is at most the 2 devices' in refused(8, 2)
   message = refused(2, 2, rft__anchor_batch=3)
   assert message.startswith('rft.anchor_batch=3: legal is such that anchor sft gets a multiple')

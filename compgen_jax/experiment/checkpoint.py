@@ -229,7 +229,8 @@ class StageCheckpoints:
 
   def close(self) -> None:
     if self._writer is not None:
-      self._writer.close()
+      with contextlib.suppress(Exception), _quiet():  # what `save` has raised comes once more
+        self._writer.close()
       self._writer = None
 
   def __enter__(self) -> 'StageCheckpoints':
