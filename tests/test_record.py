@@ -308,7 +308,7 @@ def test_a_damaged_last_checkpoint_is_made_again(finished, tmp_path, capsys):
     path.write_bytes(b'')
   assert compgen_jax.run(tiny(), workdir) == rows
   err = capsys.readouterr().err
-  assert 'checkpoint 12 is unreadable' in err and 'sft: continues at update 6 of 12' in err
+  assert 'checkpoint 12 is unreadable' in err and 'sft: continues at update 10 of 12' in err
   assert history(workdir, 'sft') == history(finished[0], 'sft')
 
 

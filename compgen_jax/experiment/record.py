@@ -188,7 +188,7 @@ class Record:
       say(f'warning: {self.folder / "curve.jsonl"}: points at updates {updates} are missing')
     return metrics, curve
 
-  def continue_history(self, until: int, in_no_row: int) -> tuple[list[dict], list[dict]]:
+  def continue_history(self, until: int, in_no_row: int = 0) -> tuple[list[dict], list[dict]]:
     """As `read_history`; what was written of later updates is dropped from the files."""
     held = self.read_history(until, in_no_row=in_no_row)
     for name in HISTORY:
