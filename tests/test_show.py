@@ -106,7 +106,7 @@ def test_a_stage_that_has_not_finished(finished, tmp_path):
   shutil.copytree(workdir, tmp_path / 'w')
   shutil.rmtree(tmp_path / 'w/stages/sft/seed-0/checkpoints/12')
   text = _text(workdir=tmp_path / 'w', arm='sft', split='unseen', n=1)
-  assert text.startswith('--- sft has not finished: its newest checkpoint, update 6 of 12\n')
+  assert text.startswith('--- sft has not finished: its newest checkpoint, update 10 of 12\n')
   shutil.rmtree(tmp_path / 'w/stages/sft')
   with pytest.raises(CheckpointError, match='has not finished'):
     _text(workdir=tmp_path / 'w', arm='sft')
