@@ -107,7 +107,7 @@ def difference(got: dict[str, str], want: dict[str, str]) -> list[str]:
 
 
 # What a run says on stderr when all goes well.
-EXPECTED = (' updates', ': continues at update ', 'updates/s', 'warning: ', 'error: ')
+EXPECTED = ('memory on', ' updates', ': continues at update ', 'updates/s', 'warning: ', 'error: ')
 
 
 def unexpected(stderr: str) -> list[str]:
