@@ -21,6 +21,8 @@ from compgen_jax.config import from_config_dict
 from compgen_jax.errors import DivergedError
 from compgen_jax.experiment import programs, run
 from compgen_jax.learning import exploration, policy_gradient, rejection, sft
+from compgen_jax.learning.kinds import KINDS, Kind
+from compgen_jax.learning.sft import SFTConfig
 from compgen_jax.learning.state import Given
 from tests import models
 from tests.experiments import history, tiny
@@ -128,7 +130,12 @@ def skipped_in_a_run(updates: tuple[int, ...], workdir: pathlib.Path) -> list[in
     when = jnp.isin(state.step + 1, jnp.asarray(updates))
     return whole(state, _first_leaf_set(grads, when, np.nan), *args)
 
-  with mock.patch.object(sft, 'update', update):
+  # A step of its own: programs of one step are compiled once a process.
+  def step(*args):
+    with mock.patch.object(sft, 'update', update):
+      return sft.step(*args)
+
+  with mock.patch.dict(KINDS, sft=Kind(SFTConfig, step)):
     compgen_jax.run(config, workdir)
   return [row['skipped'] for row in history(workdir, 'sft')]
 
