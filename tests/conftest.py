@@ -12,6 +12,10 @@ from tests.experiments import tiny
 jax.config.update('jax_num_cpu_devices', 2)  # so that sharing a batch over devices can be tested
 
 
+def pytest_configure(config):
+  config.addinivalue_line('markers', 'slow: starts many processes, or takes most of a minute')
+
+
 @pytest.fixture(scope='session')
 def sft_sampler():
   """(support, function of example indices): the problem distribution that matters.

@@ -43,6 +43,7 @@ def test_it_adds_its_weight_times_the_gradient_of_sft(module, config):
   assert {sources for _, sources in seen} == {ANCHOR}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module, config', BOTH)
 def test_its_problems_are_new_in_every_update(module, config):
   """Catches an anchor that draws the same problems again and again: it would be learned by

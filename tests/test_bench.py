@@ -142,6 +142,7 @@ def test_a_program_is_timed_and_carried():
   assert float(p.call()[1]) == 2 + 3 * (1 + 2)
 
 
+@pytest.mark.slow
 def test_bench_writes_its_json(tmp_path):
   """A part, a field or a share that is missing or impossible, or a table that can't show them."""
   file = tmp_path / 'bench.json'
@@ -191,6 +192,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_the_first_update_is_timed_with_an_empty_and_a_filled_cache():
   """A cache that is kept from one repetition to the next, or not from cold to filled."""
   found = first_update.measure([sys.executable, '-c', _RUN], 'sft', 3, repeats=2)
@@ -209,6 +211,7 @@ def test_a_run_that_fails_before_its_first_update_is_reported():
 # A trained policy, and the peer -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trained_policy_is_measured(sft_run):
   """Fresh parameters instead of those that SFT ended with, lengths that no sample can have."""
   config = from_config_dict(tiny(seeds=(3, 5)))

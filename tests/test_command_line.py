@@ -16,6 +16,7 @@ def _run(*args, module='compgen_jax.main', **env):
   return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | env)
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line():
   """A traceback, a mistake that is accepted, or a workdir made for a run that can't be.
 

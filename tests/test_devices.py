@@ -48,6 +48,7 @@ def test_devices_and_microbatches_change_nothing():
     assert_same_step(got, want)
 
 
+@pytest.mark.slow
 @needs_two
 @pytest.mark.parametrize('module, config', [(policy_gradient, m.RL), (rejection, m.RFT)])
 def test_devices_change_nothing_with_an_anchor(module, config):

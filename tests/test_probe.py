@@ -45,6 +45,7 @@ def config():
   made.supports.unseen = default.support(pool='test', depths=(2, 3))
   made.supports.prefixed = default.support(pool='rl', depths=(2,), prefix=1)
   del made.supports['deeper'], made.eval.splits['deeper']
+  made.eval.curve = ('unseen',)
   made.stages.rl.update(data=('rl', 'prefixed'), shares=(0.5, 0.5))
   return config_lib.from_config_dict(made)
 

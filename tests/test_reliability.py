@@ -12,6 +12,7 @@ from compgen_jax.experiment import interruption
 from tests.experiments import tiny
 from tests.reliability import logprob, nan, rerun, soak, trial
 
+pytestmark = pytest.mark.slow
 QUICK = 'tests/reliability/quick.py'
 
 

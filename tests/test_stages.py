@@ -101,6 +101,7 @@ def test_a_replicate_of_several_is_the_run_of_its_seed(finished, one_by_one):
   assert summary['contrasts'][0]['n_seeds'] == 2 and summary['contrasts'][0]['interval'] == 'seeds'
 
 
+@pytest.mark.slow
 def test_side_by_side_is_one_by_one(one_by_one, tmp_path, monkeypatch):
   """Replicates side by side that share randomness, a parent, a trip count or a file."""
   monkeypatch.setattr(platform, 'side_by_side', lambda: True)
@@ -149,6 +150,7 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
   assert folder.exists() and not (folder / 'evaluation.json').exists()
 
 
+@pytest.mark.slow
 def test_sampler_and_learner_apart_stop_the_run(finished, tmp_path):
   """Learning from other log-probabilities than were sampled, unnoticed."""
   workdir, _ = finished
