@@ -13,6 +13,8 @@ from compgen_jax.learning.state import Given, create
 from tests import made_up as m
 from tests.made_up import GRADIENT_DESCENT, PARAMS, made_up
 
+pytestmark = pytest.mark.slow
+
 BOTH = [(policy_gradient, m.RL), (rejection, m.RFT)]
 ANCHOR = (m.source('atoms', 4), m.source('both', 3))
 SETUP = dataclasses.replace(GRADIENT_DESCENT, tx=optax.sgd(1.0))

@@ -31,6 +31,7 @@ def assert_same_step(got, want):
   m.assert_same(got.opt_state[0].mu, want.opt_state[0].mu, atol=1e-6)
 
 
+@pytest.mark.slow
 @needs_two
 def test_devices_and_microbatches_change_nothing():
   """Catches rows that two devices share, counts or means of one device, gradients that are added up
