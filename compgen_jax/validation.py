@@ -108,9 +108,8 @@ def _model(config: Config) -> None:
     value = getattr(model, name)
     require(1 <= value <= most, f'model.{name}', value, f'1 to {most}')
   require(0 <= model.conv_width <= 16, 'model.conv_width', model.conv_width, '0 to 16')
-  divides = model.d_model % model.n_heads == 0
   legal = f'a divisor of model.d_model={model.d_model}'
-  require(divides, 'model.n_heads', model.n_heads, legal)
+  require(model.d_model % model.n_heads == 0, 'model.n_heads', model.n_heads, legal)
   can_rotate = model.positions != 'rope' or (model.d_model // model.n_heads) % 2 == 0
   legal = "for positions 'rope' such that d_model / n_heads is even"
   require(can_rotate, 'model.n_heads', model.n_heads, legal)
@@ -138,14 +137,12 @@ def _supports(config: Config) -> None:
     room = 0 if support.dry else deepest - max(support.depths)
     legal = f'0 to {room}: task.max_depth minus the deepest of depths, 0 in a dry support'
     require(0 <= support.prefix <= room, f'{path}.prefix', support.prefix, legal)
-    n = support.compositions
+    n, most = support.compositions, f'{path}.compositions={support.compositions}'
     ok = n == 0 or len(support.depths) <= n <= 100_000
     require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')
-    legal = f'0 to {path}.compositions={n}'
-    require(0 <= support.covers <= n, f'{path}.covers', support.covers, legal)
+    require(0 <= support.covers <= n, f'{path}.covers', support.covers, f'0 to {most}')
     ok = support.subset == 0 or len(support.depths) <= support.subset <= n
-    legal = f'0, or one per depth to {path}.compositions={n}'
-    require(ok, f'{path}.subset', support.subset, legal)
+    require(ok, f'{path}.subset', support.subset, f'0, or one per depth to {most}')
     for kind, legal_names in (('skills', config.task.skills), ('routings', config.task.routings)):
       without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
       _names(f'{path}.without_{kind}', without, legal_names)
