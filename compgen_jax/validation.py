@@ -130,8 +130,8 @@ def _supports(config: Config) -> None:
     require(is_name(name), 'supports', name, NAME)
     one_of(support.pool, POOLS, f'{path}.pool')
     require(bool(support.depths), f'{path}.depths', support.depths, 'at least one depth')
+    legal = f'1 to task.max_depth={deepest}'
     for depth in support.depths:
-      legal = f'1 to task.max_depth={deepest}'
       require(1 <= depth <= deepest, f'{path}.depths', depth, legal)
     _no_repetition(f'{path}.depths', support.depths, 'depths')
     room = 0 if support.dry else deepest - max(support.depths)

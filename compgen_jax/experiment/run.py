@@ -158,13 +158,8 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         for name, by_seed in evaluations.items()
       }
       held = _held(config, folder, rows, pooled)
-      if held is None:
-        first = replicates[config.all_seeds[0]]
-        result = _write(
-          config, folder, rows, evaluations, pooled, first, time.monotonic() - started
-        )
-      else:
-        result = held
+      first, seconds = replicates[config.all_seeds[0]], time.monotonic() - started
+      result = held or _write(config, folder, rows, evaluations, pooled, first, seconds)
   say(summary.table_text(result))
   if held is not None:
     say('all results were there before: none was written again')
