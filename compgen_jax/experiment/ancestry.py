@@ -39,7 +39,8 @@ def lineage(config: Config, stage: str) -> list[tuple[str, Config]]:
     field = f'stages.{name}.init_from={mine.init_from!r}'
     whole = adopted(config, workdir)
     if parent not in whole.stages:
-      raise ConfigError(f'{field}: {workdir} has no such stage; legal is {_joined(whole.stages)}')
+      legal = ' | '.join(whole.stages)
+      raise ConfigError(f'{field}: {workdir} has no such stage; legal is {legal}')
     if parent in [known for known, _ in line]:
       raise ConfigError(f'{field}: a stage and its parent of one name; legal is another name here')
     line.append((parent, whole))
@@ -58,7 +59,3 @@ def trained_on(config: Config) -> list[str]:
     for name, whole in lineage(config, stage):
       used |= dict.fromkeys((*whole.stages[name].data, *whole.anchor_rows(name)))
   return sorted(used)
-
-
-def _joined(names) -> str:
-  return ' | '.join(names)

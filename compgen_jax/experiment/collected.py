@@ -7,7 +7,6 @@ config.json and summary.json are read, so folders of committed results will do.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -37,7 +36,7 @@ class Variant(NamedTuple):
   """Replicates of one experiment, pooled.
 
   `values`: field -> value, for the fields in which the collected configs differ. `summary` is as in
-  summary.json, with `folders`, and with `commits` where they differ.
+  summary.json, with `folders`; where runs have several commits, commands or machines, all of them.
   """
 
   name: str
@@ -61,13 +60,11 @@ def read_run(folder: str | os.PathLike) -> FinishedRun:
       f'workdir={str(folder)!r}: not finished (no results.jsonl and summary.json); legal is a '
       'finished run: give its command once more, or leave the folder out'
     )
-  try:
-    held = json.loads((path / 'summary.json').read_text(encoding='utf-8'))
-  except ValueError as e:
+  held = files.read_json(path / 'summary.json')
+  if not isinstance(held, dict):
     raise ConfigError(
-      f'{path / "summary.json"} is not readable ({e}); legal is to give the command of the run '
-      'once more'
-    ) from e
+      f'{path / "summary.json"} is not readable; legal is to give the command of the run once more'
+    )
   return FinishedRun(path, config, files.read_jsonl(path / 'results.jsonl'), held)
 
 
@@ -225,8 +222,7 @@ def _variant(name: str, values: Values, group: list[FinishedRun]) -> Variant:
   wall_s = sum(run.summary['wall_time_s'] for run in group)
   result = summary.summarise(config, pooled, wall_s)
   result |= {name: _joined(group, name) for name in ('commit', 'command', 'hardware')}
-  result['versions'] = group[0].summary['versions']
-  result |= {name: first[name] for name in ('supports', 'starts_from') if name in first}
+  result |= {name: first[name] for name in ('versions', 'supports', 'starts_from') if name in first}
   result['folders'] = [str(run.folder) for run in group]
   return Variant(name, values, config, tuple(group), rows, result)
 

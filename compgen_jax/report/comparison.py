@@ -171,16 +171,8 @@ def _made(variants: Sequence[Variant]) -> str:
 
 
 def _figures(folder: pathlib.Path, variants: Sequence[Variant]) -> list[str]:
-  try:
-    import matplotlib  # noqa: F401  an extra: setup.py, [plots]
-  except ImportError:
+  if not page.has_matplotlib():
     return [note(page.NO_FIGURES)]
   from compgen_jax.report import comparison_figures
 
-  parts = []
-  for name, figure, caption in comparison_figures.draw(variants):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    files.write_bytes(folder / 'figures' / f'{name}.png', buffer.getvalue())
-    parts.append(page.figure(name, buffer.getvalue(), caption))
-  return parts
+  return list(page.embedded(folder, comparison_figures.draw(variants)).values())

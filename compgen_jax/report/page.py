@@ -100,7 +100,7 @@ def write_theory(folder: pathlib.Path, config: Config, found: dict[str, Any]) ->
     rows = files.read_jsonl(folder / 'results.jsonl')
     held = json.loads(summary.read_text(encoding='utf-8'))
     write(folder, config, rows, held, _kept_traces(folder, config))
-  elif _has_matplotlib():
+  elif has_matplotlib():
     _theory_figures(folder, found)
 
 
@@ -196,14 +196,15 @@ def document(title: str, parts: Sequence[str]) -> str:
 
 def _figures(folder: pathlib.Path, d: Digest) -> dict[str, str]:
   """Draws, saves and embeds the figures, by name; none where matplotlib is not installed."""
-  if not _has_matplotlib():
+  if not has_matplotlib():
     return {}
   from compgen_jax.report import figures
 
-  return _embedded(folder, figures.draw(d))
+  return embedded(folder, figures.draw(d))
 
 
-def _has_matplotlib() -> bool:
+def has_matplotlib() -> bool:
+  """Whether figures can be drawn."""
   try:
     import matplotlib  # noqa: F401  an extra: setup.py, [plots]
   except ImportError:
@@ -223,7 +224,7 @@ def _theory(folder: pathlib.Path) -> list[str]:
   of = '; '.join(
     f'{arm}: seeds {", ".join(map(str, seeds))}' for arm, seeds in found['seeds'].items()
   )
-  parts = _theory_figures(folder, found) if _has_matplotlib() else []
+  parts = _theory_figures(folder, found) if has_matplotlib() else []
   text = details('All tables', f'<pre>{escape(theory_text(found))}</pre>')
   return [title, note(f'As of python -m compgen_jax.theory ({of}).'), *parts, text]
 
@@ -231,21 +232,21 @@ def _theory(folder: pathlib.Path) -> list[str]:
 def _theory_figures(folder: pathlib.Path, found: dict[str, Any]) -> list[str]:
   from compgen_jax.report import theory_figures
 
-  return list(_embedded(folder, theory_figures.draw(found)).values())
+  return list(embedded(folder, theory_figures.draw(found)).values())
 
 
-def _embedded(folder: pathlib.Path, drawings: list[Any]) -> dict[str, str]:
+def embedded(folder: pathlib.Path, drawings: list[Any]) -> dict[str, str]:
   """Saves figures to figures/*.png; returns them as HTML, by name."""
   drawn = {}
   for drawing in drawings:
     buffer = io.BytesIO()
     drawing.figure.savefig(buffer, format='png')
     files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
-    drawn[drawing.name] = figure(drawing.name, buffer.getvalue(), drawing.caption)
+    drawn[drawing.name] = _figure(drawing.name, buffer.getvalue(), drawing.caption)
   return drawn
 
 
-def figure(name: str, png: bytes, caption: str) -> str:
+def _figure(name: str, png: bytes, caption: str) -> str:
   """A picture as HTML, held in the page itself."""
   data, text = base64.b64encode(png).decode(), escape(caption)
   image = f'<img alt="{text}" src="data:image/png;base64,{data}">'
