@@ -2,8 +2,9 @@
 
   launch/run.sh
 
-Hardware: 2 CPU cores, about five minutes a seed. These settings are new: results/quickstart was
-measured with others (results/NOTES.md).
+Hardware: 2 CPU cores, about ten minutes a seed (an estimate: SFT took 2.5 minutes, and RL on
+compounds ran at 3.5 updates a second). These settings are new: results/quickstart was measured with
+others (results/NOTES.md).
 
 No composition of more than three steps is trained on. Two things make depth beyond that a question
 of composing modules alone, and both are our instantiation: every token knows the last three markers
