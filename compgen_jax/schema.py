@@ -67,6 +67,7 @@ class RunConfig:
   checkpoint_every_s: float = 60.0
   grace_s: float = 8.0
   max_skipped: int = 3
+  max_log_prob_gap: float = 0.01
   data_parallel: int = 0
   microbatch_rows: int = 0
 

@@ -236,7 +236,7 @@ def _eval(config: Config) -> None:
   _at_least(0, run__microbatch_rows=run.microbatch_rows)
   _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
   _at_least(1, run__max_skipped=run.max_skipped)
-  for name in ('checkpoint_every_s', 'grace_s'):
+  for name in ('checkpoint_every_s', 'grace_s', 'max_log_prob_gap'):
     require(getattr(run, name) > 0, f'run.{name}', getattr(run, name), 'above 0')
   require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():

@@ -37,8 +37,8 @@ def _fresh_python(tmp_path, before=''):
 
 
 def test_run_prepares(tmp_path):
-  """A run from Python on one of the cores, that compiles all of it in every process, or whose float32
-  products are rounded on an accelerator (where sampler and learner then differ)."""
+  """A run from Python on one of the cores, that compiles all of it in every process, or whose
+  float32 products are rounded on an accelerator (where sampler and learner then differ)."""
   (error, cache, is_exact), said = _fresh_python(tmp_path)
   assert 'at most the 3 devices there are' in error and said == ''
   assert cache == str(tmp_path / '.cache/compgen_jax') and is_exact == 'True'

@@ -28,7 +28,7 @@ def prepare() -> None:
   # By default programs that compile within a second are not kept: here they are many, and add up to
   # several seconds.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  # By default an accelerator rounds the factors of float32 products: a GPU to TF32 (then sampler and
+  # By default an accelerator rounds the factors of float32 products: a GPU to TF32 (sampler and
   # learner were up to .04 nats apart on an H100), a TPU to bfloat16.
   if jax.config.jax_default_matmul_precision is None:
     jax.config.update('jax_default_matmul_precision', 'float32')
