@@ -17,8 +17,6 @@ from configs import default
 from tests import oracles
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.slow
-
 SEEDS = (0, 1)
 SKILLS = ('reverse', 'fork', 'climb', 'successor', 'sort_up')
 ROUTINGS = ('previous', 'earlier', 'merge', 'first_input')
