@@ -22,8 +22,31 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.config.update('jax_num_cpu_devices', 2)  # so that sharing a batch over devices can be tested
 
 
+# Files of few tests that take long. They come first: one that starts last keeps a worker waiting.
+# (The second and third need no finished run, which the first makes meanwhile.)
+LONGEST = (
+  'test_stages.py',
+  'test_devices.py',
+  'test_anchor.py',
+  'test_reliability.py',
+  'test_run.py',
+  'test_probe.py',
+  'test_readme.py',
+  'test_composability.py',
+)
+
+
 def pytest_configure(config):
   config.addinivalue_line('markers', 'slow: starts many processes, or takes most of a minute')
+  config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
+
+
+def pytest_collection_modifyitems(items):
+  def place(item):
+    name = item.path.name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+  items.sort(key=place)
 
 
 @pytest.fixture(scope='session')
