@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
   make_small(config)
   for name, updates in (('compound', 500), ('atomic', 250), ('sft_continued', 500)):
     config.stages[name].steps = updates
+  config.eval.every = 250
   config.contrasts = (
     *contrasts('quickstart', ('unseen', 'deeper')),
     ('quickstart.L4.compound_minus_sft', ((1, 'compound', 'deeper', 4), (-1, 'sft', 'deeper', 4))),
