@@ -52,3 +52,13 @@ def test_terminal_shows_the_same_numbers():
   assert sft.split() == ['sft', '25.0', '0.0'] and rl.split() == ['rl', '75.0', '25.0']
   assert any('tiny.unseen.rl_minus_sft' in line and '+50.0' in line for line in lines)
   assert lines[-1].startswith('n = 4 problems per cell, seeds [0], 1.5 min')
+
+
+def test_long_names_of_splits_stand_apart():
+  """Two heads of columns that read as one word, or a number that is not below its head."""
+  result = summary.summarise(from_config_dict(tiny()), _evaluations(), 90.0)
+  for entry in result['table']:
+    entry['split'] = f'{entry["split"]}_behind_dry_steps'
+  header, sft = summary.table_text(result).splitlines()[1:3]
+  assert header.split()[2:] == ['unseen_behind_dry_steps', '2', 'deeper_behind_dry_steps', '3']
+  assert len(header) == len(sft) and header.index(' 2 ') + 2 == sft.index('25.0') + 4

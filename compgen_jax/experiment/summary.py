@@ -100,12 +100,16 @@ def table_text(summary: dict[str, Any]) -> str:
   places = list(dict.fromkeys((e['split'], e['depth']) for e in summary['table']))
   arms = list(dict.fromkeys(e['arm'] for e in summary['table']))
   accuracy = {(e['arm'], e['split'], e['depth']): 100 * e['accuracy'] for e in summary['table']}
-  width = max(len(arm) for arm in arms) + 2
+  corner = 'accuracy, %'
+  width = max(map(len, (corner, *arms))) + 2
   names = [f'{split} {depth}' for split, depth in places]
-  lines = ['', 'accuracy, %'.ljust(width) + ''.join(name.rjust(11) for name in names)]
+  columns = [max(11, len(name) + 2) for name in names]
+  heads = ''.join(name.rjust(column) for name, column in zip(names, columns))
+  lines = ['', corner.ljust(width) + heads]
   for arm in arms:
-    cells = ''.join(f'{accuracy[arm, split, depth]:11.1f}' for split, depth in places)
-    lines.append(arm.ljust(width) + cells)
+    cells = (accuracy[arm, split, depth] for split, depth in places)
+    numbers = ''.join(f'{cell:{column}.1f}' for cell, column in zip(cells, columns))
+    lines.append(arm.ljust(width) + numbers)
   if summary['contrasts']:
     width = max(len(c['name']) for c in summary['contrasts']) + 2
     lines += ['', 'contrast, accuracy points'.ljust(width) + '   value       95 % interval']

@@ -1,6 +1,7 @@
 """What all figures share: sizes, bare axes, and how an arm's points, lines and legend are drawn."""
 
 import math
+import textwrap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from compgen_jax.report.digest import Digest, Estimate
 INK, FAINT, BAND = '#222222', '#8a8a8a', '#f4f4f4'
 WIDTH = 9.6  # inches: readable at a laptop's width
 DPI = 160
+TITLE = 44  # letters of a title side by side, where three panels share the width
 FEW_POINTS = 15  # a line of at most so many points has markers
 
 
@@ -49,8 +51,9 @@ def percent(axis: Any, every: int = 25) -> None:
 
 
 def title(ax: Any, text: str) -> None:
-  """A panel's title, over its left end."""
-  ax.set_title(literal(text), fontsize=9, color=INK, loc='left')
+  """A panel's title, over its left end, in lines that a third of the width has room for."""
+  lines = textwrap.wrap(text, TITLE)
+  ax.set_title('\n'.join(map(literal, lines)), fontsize=9, color=INK, loc='left')
 
 
 def points(
