@@ -69,6 +69,8 @@ class RunConfig:
   max_skipped: int = 3
   data_parallel: int = 0
   microbatch_rows: int = 0
+  distributed: str = 'auto'
+  join_s: float = 300.0
 
 
 @dataclasses.dataclass(frozen=True)

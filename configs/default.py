@@ -198,6 +198,8 @@ def get_config() -> ConfigDict:
   config.run.microbatch_rows = (
     0  # packed rows whose gradient a device computes at a time; 0 suits it
   )
+  config.run.distributed = 'auto'  # is this one of several processes of a run? auto | on | off
+  config.run.join_s = 300.0  # seconds that the processes of a run wait for each other at its start
   for name, kind in KINDS.items():  # kinds of stage that are not written out above
     if name not in config:
       config[name] = ConfigDict(dataclasses.asdict(kind.section()))

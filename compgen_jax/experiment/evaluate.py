@@ -16,7 +16,7 @@ import numpy as np
 
 from compgen_jax import typed
 from compgen_jax.config import Config
-from compgen_jax.experiment import kept, leaks, measures, points
+from compgen_jax.experiment import kept, leaks, measures, points, processes
 from compgen_jax.learning import batches, exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
@@ -221,9 +221,8 @@ class Evaluator:
     task = self._config.task
     n_tokens = task.trace_width(self.step_cap) + SLACK  # for all cells, which share a program
     given_width = task.dry_width(prefix)
-    return _attempt(
-      params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
-    )
+    args = params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
+    return processes.whole(processes.call(_attempt, *args))
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
     """Evaluates parameters of the replicate.

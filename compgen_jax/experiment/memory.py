@@ -160,7 +160,7 @@ def of_device(n_devices: int) -> int | None:
   share of the machine's. None where it can't be told."""
   device = jax.local_devices()[0]
   if device.platform == 'cpu':
-    return of_machine() // n_devices
+    return of_machine() // min(n_devices, jax.local_device_count())
   return (device.memory_stats() or {}).get('bytes_limit')
 
 

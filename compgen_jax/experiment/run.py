@@ -17,8 +17,10 @@ from compgen_jax.experiment import (
   ancestry,
   evaluate,
   files,
+  lifeline,
   memory,
   platform,
+  processes,
   programs,
   provenance,
   stages,
@@ -129,7 +131,9 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   else:
     config = config_lib.from_config_dict(config)
   platform.prepare()
-  platform.require_one_process()
+  plain = config_lib.to_dict(config)
+  agreed = files.checksum({'config': plain, 'workdir': str(workdir), 'jax': jax.__version__})
+  processes.join(config.run.distributed, config.run.join_s, agreed)
   n_devices = validation.devices(config, jax.device_count())
   require_foreign_parents(config)
   mesh = data_mesh(n_devices)
@@ -147,8 +151,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     with lock:
       require_origins(config, folder)
       say(estimate)
-      plain = config_lib.to_dict(config)
-      if files.read_json(folder / 'config.json') != plain:
+      if lifeline.is_lead() and files.read_json(folder / 'config.json') != plain:
         (folder / 'report.html').unlink(missing_ok=True)  # it is of another config
         files.write_json(folder / 'config.json', plain)
       evaluations = _run_stages(config, folder, base, replicates)
@@ -157,9 +160,10 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
         for name, by_seed in evaluations.items()
       }
-      held = _held(config, folder, rows, pooled)
+      held = lifeline.of_lead(lambda: _held(config, folder, rows, pooled))
       first, seconds = replicates[config.all_seeds[0]], time.monotonic() - started
       result = held or _write(config, folder, rows, evaluations, pooled, first, seconds)
+  lifeline.meet()  # else the files of process 0 might not be there yet
   say(summary.table_text(result))
   if held is not None:
     say('all results were there before: none was written again')
@@ -271,6 +275,7 @@ def _result_rows(
   for name, by_seed in evaluations.items():
     for seed in config.all_seeds:
       record = Record(folder, config, name, seed)
-      _, curve = record.read_history(config.stages[name].steps, config.eval.every)
+      steps, every = config.stages[name].steps, config.eval.every
+      _, curve = lifeline.of_lead(lambda: record.read_history(steps, every))
       rows += curve + by_seed[seed].rows
   return [row | {'experiment': config.experiment} for row in rows]  # it may have been renamed

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment import interruption, measures, sampled
+from compgen_jax.experiment import interruption, lifeline, measures, processes, sampled
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.history import History
@@ -77,8 +77,8 @@ def run(
 
 
 def newest_checkpoint(record: Record) -> int:
-  """The update of a replicate's newest checkpoint; 0 where there is none."""
-  return record.store.latest() or 0
+  """The update of a replicate's newest checkpoint; 0 where there is none. (Process 0 looks.)"""
+  return lifeline.of_lead(lambda: record.store.latest() or 0)
 
 
 def _final_params(
@@ -146,7 +146,7 @@ def _train(
       break
     row_ends = _next_row(stage, done)
     with pace.dispatch(row_ends - done) as n:
-      state, metrics = stage.advance(state, given, n)
+      state, metrics = processes.call(stage.advance, state, given, n)
       metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
     done += n
     interruption.unsaved(config.run.grace_s)
@@ -156,7 +156,8 @@ def _train(
         history.close_row(done, time.monotonic() - started)
         records[i].append_history('metrics', history.rows[-1:])
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
-    if interruption.asked() or saves_at(stage, done, time.monotonic() - saved_at):
+    is_due = lifeline.of_lead(lambda: saves_at(stage, done, time.monotonic() - saved_at))
+    if lifeline.interrupted() or is_due:
       for i, store in enumerate(stores):
         store.save(done, _one_of(state, i), histories[i].pending)
       saved_at = time.monotonic()
@@ -188,8 +189,8 @@ def _told(
   """What the replicates told of their updates up to `done`, and their curves."""
   histories, curves = [], []
   for record, store in zip(records, stores):
-    pending = store.pending(done) if done else []
-    rows, curve = record.continue_history(done, len(pending))
+    pending = lifeline.of_lead(lambda: store.pending(done) if done else [])
+    rows, curve = lifeline.of_lead(lambda: record.continue_history(done, len(pending)))
     histories.append(History(rows, pending))
     curves.append(curve)
   return histories, curves
