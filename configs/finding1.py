@@ -18,10 +18,14 @@ from ml_collections import ConfigDict
 from configs import default, quickstart
 
 UPDATES = 2000
+GROUP = 8  # samples of a prompt
+# As many problems with prefix as without, or RL on atoms costs what SFT has of depth.
+SFT_SHARES = (0.375, 0.375, 0.25)
 
 
 def get_config() -> ConfigDict:
   config = common('finding1', UPDATES)
+  config.rl.group = config.rft.group = GROUP
   config.supports.deeper.depths = (4, 5, 6, 7, 8)
   prefix = quickstart.PREFIX
   config.supports.unseen_prefixed = default.support(pool='test', prefix=prefix)
@@ -66,6 +70,8 @@ def common(experiment: str, updates: int) -> ConfigDict:
   for name in ('compound', 'atomic'):
     del config.stages[name]
   config.stages.sft_continued.steps = updates
+  for name in ('sft', 'sft_continued'):
+    config.stages[name].shares = SFT_SHARES
   config.supports.deeper.depths = (4, 5)
   config.eval.every = 500
   config.contrasts = ()

@@ -3,6 +3,7 @@
 import dataclasses
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,12 +29,26 @@ def _config(splits=None, others=None):
   return from_config_dict(config)
 
 
-def _evaluator(config, training=()):
-  setup = dataclasses.replace(run.build_setup(config, 1), rollout_rows=0)
+def _evaluator(config, training=(), **work):
+  setup = dataclasses.replace(run.build_setup(config, 1), rollout_rows=0, **work)
   return Evaluator(config, setup, 0, run.build_supports(config, 0), training)
 
 
 LATE = dict(pool='test', depths=(1, 2), prefix=1)
+
+
+def test_cells_evaluated_together_are_measured_as_alone():
+  """Catches a cell that gets another's problems, parameters or randomness in a joint call."""
+  config = _config({'late': LATE})
+  config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, pass_k=(1, 2)))
+  alone = _evaluator(config)
+  together = _evaluator(config, evaluation_rows=3 * config.eval.problems)
+  assert alone.rows == config.eval.problems and together.rows == 3 * alone.rows
+  params = alone._setup.model.init_params(jax.random.key(0))
+  for final in (True, False):
+    want, got = (evaluator(params, 'sft', 1, final) for evaluator in (alone, together))
+    assert got.rows == want.rows and got.items == want.items
+    assert list(got.traces) == list(want.traces)
 
 
 def test_given_steps_are_part_of_what_is_judged():

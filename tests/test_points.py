@@ -17,14 +17,15 @@ def test_every_cell_gets_its_own_verdicts(n, calls):
   }
   asked = []
 
-  def attempt(ids, rendered):
-    assert ids.shape == (16,) and rendered.shape == (16, 2)
+  def attempt(ids, rendered, place_B):
+    assert ids.shape == place_B.shape == (16,) and rendered.shape == (16, 2)
     asked.append(ids)
-    return Verdict(ids, ids + 1000, ids, ids[:, None], ids)
+    return Verdict(ids, ids + 1000, place_B, ids[:, None], ids)
 
-  found = points.verdicts(cells, n, 16, attempt)
+  found = points.attempts(cells, n, 16, attempt)
   assert len(asked) == calls and list(found) == list(cells)
   for (_, depth), verdict in found.items():
     np.testing.assert_array_equal(verdict.answer, np.arange(n) + 100 * depth)
     np.testing.assert_array_equal(verdict.structure, verdict.answer + 1000)
+    np.testing.assert_array_equal(verdict.strict, np.arange(n))  # its place in the cell
     assert verdict.operand_ok.shape == (n, 1)

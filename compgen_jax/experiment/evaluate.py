@@ -89,6 +89,7 @@ def _attempt(
   params,
   problems: Problem,
   rendered: Rendered,
+  sample_id_B: jax.Array,
   key,
   temperature,
   setup: Setup,
@@ -97,9 +98,9 @@ def _attempt(
 ) -> tuple[Rollout, Verdict]:
   """A trace and a verdict per row, the rows split over the devices."""
 
-  def mine(params, problems, rendered, key, temperature):
-    ids = setup.devices.row_ids(0, rendered.trace_length.shape[0])
-    problems, rendered = jax.tree.map(lambda x: x[ids], (problems, rendered))
+  def mine(params, problems, rendered, sample_id_B, key, temperature):
+    here = setup.devices.row_ids(0, rendered.trace_length.shape[0])
+    problems, rendered, ids = jax.tree.map(lambda x: x[here], (problems, rendered, sample_id_B))
     return exploration.attempt(
       setup,
       params,
@@ -113,7 +114,7 @@ def _attempt(
     )
 
   on_all = setup.devices.shared(mine, row_outputs=True)
-  return on_all(params, problems, rendered, key, temperature)
+  return on_all(params, problems, rendered, sample_id_B, key, temperature)
 
 
 class _Drawn(NamedTuple):
@@ -202,6 +203,12 @@ class Evaluator:
       for cell, drawn in self._drawn.items()
     }
 
+  @property
+  def rows(self) -> int:
+    """Rows of a call of the program that evaluates: whole cells, as many as suit the platform."""
+    n = self._config.eval.problems
+    return n * max(1, min(self._setup.evaluation_rows // n, len(self._drawn)))
+
   def sample(
     self, params, split: str, depth: int, temperature: float, repeat: int = 1
   ) -> tuple[Rollout, Verdict]:
@@ -209,20 +216,57 @@ class Evaluator:
 
     The rows are the first problems of the (split, depth), each `repeat` times (neighbours).
     """
-    n, prefix = self._config.eval.problems, self._support[split, depth].prefix
+    problems, rendered = self._repeated((split, depth), repeat)
+    prefix = self._support[split, depth].prefix
+    return self.write(params, problems, rendered, temperature, prefix)
+
+  def _repeated(self, cell: tuple[str, int], repeat: int) -> tuple[Problem, Rendered]:
+    """The first problems of a cell, each `repeat` times, cut off at `eval.problems` rows."""
+    n = self._config.eval.problems
 
     def pick(x):
       return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
 
-    return self.write(params, *jax.tree.map(pick, self.problems[split, depth]), temperature, prefix)
+    return jax.tree.map(pick, self.problems[cell])
 
-  def write(self, params, problems: Problem, rendered: Rendered, temperature: float, prefix: int):
-    """Traces and verdicts for `eval.problems` rows, of supports with this prefix."""
+  def write(
+    self,
+    params,
+    problems: Problem,
+    rendered: Rendered,
+    temperature: float,
+    prefix: int,
+    sample_id_B: jax.Array | None = None,
+  ) -> tuple[Rollout, Verdict]:
+    """Traces and verdicts for rows, of supports with this prefix.
+
+    `sample_id_B`: int32, what a row's randomness comes from; its place by default.
+    """
     task = self._config.task
     n_tokens = task.trace_width(self.step_cap) + SLACK  # for all cells, which share a program
     given_width = task.dry_width(prefix)
-    args = params, problems, rendered, self._key, temperature, self._setup, n_tokens, given_width
-    return processes.whole(processes.call(_attempt, *args))
+    if sample_id_B is None:
+      sample_id_B = jnp.arange(rendered.trace_length.shape[0])
+    rows = params, problems, rendered, sample_id_B, self._key, temperature
+    return processes.whole(processes.call(_attempt, *rows, self._setup, n_tokens, given_width))
+
+  def _attempts(
+    self,
+    params,
+    cells: dict[tuple[str, int], tuple[Problem, Rendered]],
+    n: int,
+    temperature: float,
+  ) -> dict[tuple[str, int], tuple[Rollout, Verdict]]:
+    """Traces of, and verdicts on, the first n rows of each cell."""
+    found = {}
+    for prefix in {self._support[cell].prefix for cell in cells}:  # which decides widths
+      alike = {cell: posed for cell, posed in cells.items() if self._support[cell].prefix == prefix}
+
+      def attempt(problems, rendered, ids, prefix=prefix):
+        return self.write(params, problems, rendered, temperature, prefix, ids)
+
+      found |= points.attempts(alike, n, self.rows, attempt)
+    return found
 
   def __call__(self, params, arm: str, step: int, final: bool) -> Evaluation:
     """Evaluates parameters of the replicate.
@@ -232,15 +276,17 @@ class Evaluator:
     """
     if not final:
       return Evaluation(self._point(params, arm, step), {})
-    task = self._config.task
+    task, ev = self._config.task, self._config.eval
+    greedy = self._attempts(params, self.problems, ev.problems, 0.0)
+    rates = self._pass_rates(params)
     rows, items, traces = [], {}, []
     for (split, depth), (problems, rendered) in self.problems.items():
-      rollout, verdict = self.sample(params, split, depth, 0.0)
+      rollout, verdict = greedy[split, depth]
       verdict, problems = jax.device_get((verdict, problems))
       measured = measures.of_traces(verdict)
       measured += measures.of_failures(verdict, problems)
       measured += measures.of_modules(verdict, problems, task)
-      measured += self._pass_rates(params, split, depth)
+      measured += rates.get((split, depth), [])
       rows += self._labelled(measured, arm, step, split, depth)
       items[f'{split}/{depth}'] = [bool(x) for x in verdict.answer]
       if not self._support[split, depth].prefix:
@@ -252,17 +298,11 @@ class Evaluator:
     ev = self._config.eval
     cells = {cell: posed for cell, posed in self.problems.items() if cell[0] in ev.curve}
     n = min(ev.curve_problems or ev.problems, ev.problems)
-    found = {}
-    for prefix in {self._support[cell].prefix for cell in cells}:  # which decides widths
-      alike = {cell: posed for cell, posed in cells.items() if self._support[cell].prefix == prefix}
-
-      def attempt(problems, rendered, prefix=prefix):
-        return self.write(params, problems, rendered, 0.0, prefix)[1]
-
-      found |= points.verdicts(alike, n, ev.problems, attempt)
+    found = self._attempts(params, cells, n, 0.0)
     rows = []
     for split, depth in cells:
-      rows += self._labelled(measures.of_traces(found[split, depth]), arm, step, split, depth)
+      verdict = jax.device_get(found[split, depth][1])
+      rows += self._labelled(measures.of_traces(verdict), arm, step, split, depth)
     return rows
 
   def _labelled(
@@ -281,11 +321,15 @@ class Evaluator:
     )
     return [label | row for row in measured]
 
-  def _pass_rates(self, params, split: str, depth: int) -> list[dict[str, Any]]:
+  def _pass_rates(self, params) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """pass@k by (split, depth); {} where it is not asked for."""
     ev = self._config.eval
     if not ev.pass_k:
-      return []
-    n_problems = ev.problems // ev.pass_samples
-    verdict = self.sample(params, split, depth, 1.0, repeat=ev.pass_samples)[1]
-    correct = np.asarray(verdict.answer)[: n_problems * ev.pass_samples]
-    return measures.of_samples(correct.reshape(n_problems, ev.pass_samples), ev.pass_k)
+      return {}
+    repeated = {cell: self._repeated(cell, ev.pass_samples) for cell in self.problems}
+    n_problems, rates = ev.problems // ev.pass_samples, {}
+    for cell, (_, verdict) in self._attempts(params, repeated, ev.problems, 1.0).items():
+      correct = np.asarray(verdict.answer)[: n_problems * ev.pass_samples]
+      correct = correct.reshape(n_problems, ev.pass_samples)
+      rates[cell] = measures.of_samples(correct, ev.pass_k)
+    return rates

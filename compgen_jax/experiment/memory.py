@@ -111,16 +111,18 @@ def _training(config: Config, base: Setup, name: str) -> _Rows:
 
 
 def _evaluating(config: Config, base: Setup) -> _Rows:
-  """Of the problems of all splits, and of the traces of one cell of them."""
+  """Of the problems of all splits and their traces, and of the rows written at a time."""
   supports = [config.supports[name] for name in config.eval.splits.values()]
   deepest = max(map(step_cap, supports))
   n_prompt, n_trace = config.task.prompt_width(deepest), config.task.trace_width(deepest) + SLACK
   n_cells = sum(len(support.depths) for support in supports)
-  here = ceil_div(config.eval.problems, base.devices.n)
+  n_rows = n_cells * config.eval.problems
+  here = max(config.eval.problems, min(base.evaluation_rows, n_rows))
+  here = ceil_div(here, base.devices.n)
   at_once = min(base.rollout_rows or here, here)
   values = (deepest + 2) * (config.task.width + 1)
-  problems = n_cells * config.eval.problems * (n_prompt + n_trace + values) * FLOAT
-  traces = here * n_trace * FLOAT * ROW_ARRAYS
+  problems = n_rows * (n_prompt + n_trace + values) * FLOAT
+  traces = n_rows * n_trace * FLOAT * ROW_ARRAYS
   return _Rows(0, _cache(base, at_once, n_prompt + n_trace), problems + traces)
 
 

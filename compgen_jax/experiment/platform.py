@@ -54,12 +54,13 @@ def cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """How work is cut: see `learning.state.Setup` (`row_columns`, `microbatch_rows`, `rollout_rows`)
-  and `Model` (`chunk`)."""
+  """How work is cut: see `learning.state.Setup` (`row_columns`, `microbatch_rows`, `rollout_rows`,
+  `evaluation_rows`) and `Model` (`chunk`)."""
 
   row_columns: int
   microbatch_rows: tuple[int, ...]
   rollout_rows: int
+  evaluation_rows: int
   chunk: int
 
 
@@ -71,9 +72,16 @@ def division_of_work(d_model: int, microbatch_rows: int) -> Work:
       row_columns=144,
       microbatch_rows=(microbatch_rows or 3, 1),
       rollout_rows=max(16, d_model // 4),
+      evaluation_rows=0,
       chunk=72,
     )
-  return Work(row_columns=256, microbatch_rows=(microbatch_rows or 256,), rollout_rows=0, chunk=0)
+  return Work(
+    row_columns=256,
+    microbatch_rows=(microbatch_rows or 256,),
+    rollout_rows=0,
+    evaluation_rows=8192,
+    chunk=0,
+  )
 
 
 def side_by_side() -> bool:

@@ -1,40 +1,42 @@
-"""A point of a learning curve: few problems of many cells, in one call of the evaluation's program.
+"""Many cells of an evaluation in one call of its program.
 
-So a point is cheap, and compiles nothing that the end of the stage does not need anyway.
+So a point of a learning curve, a few problems of each cell, is cheap and compiles nothing that the
+end of the stage does not need anyway; and an accelerator is kept busy.
 """
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.verify import Verdict
 
 
-def verdicts(
+def attempts(
   cells: dict[Hashable, tuple[Problem, Rendered]],
   n: int,
   n_rows: int,
-  attempt: Callable[[Problem, Rendered], Verdict],
-) -> dict[Hashable, Verdict]:
-  """Verdicts on the first n problems of each cell.
+  attempt: Callable[[Problem, Rendered, jax.Array], Any],
+) -> dict[Hashable, Any]:
+  """What `attempt` gives for the first n problems of each cell.
 
   Args:
     cells: name -> problems and their tokens, of one shape in all cells; at least n rows each.
     n: problems of a cell, `n_rows` at most.
     n_rows: rows that a call of `attempt` takes.
-    attempt: problems -> verdicts, row by row.
+    attempt: problems and int32[n_rows], the place of each in its cell -> a pytree, row by row.
   """
   names, at_once = list(cells), n_rows // n
-  found: dict[Hashable, Verdict] = {}
+  place_B = jnp.arange(n_rows) % n
+  found: dict[Hashable, Any] = {}
   for first in range(0, len(names), at_once):
     group = names[first : first + at_once]
     rows = joined([cells[name] for name in group], n, n_rows)
-    verdict = jax.device_get(attempt(*rows))
+    attempted = attempt(*rows, place_B)
     for i, name in enumerate(group):
-      found[name] = Verdict(*(x[i * n : (i + 1) * n] for x in verdict))
+      found[name] = jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], attempted)
   return found
 
 

@@ -78,6 +78,7 @@ def build_setup(config: Config, n_devices: int) -> Setup:
     row_columns=work.row_columns,
     microbatch_rows=work.microbatch_rows,
     rollout_rows=work.rollout_rows,
+    evaluation_rows=work.evaluation_rows,
   )
 
 

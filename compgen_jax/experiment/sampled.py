@@ -25,7 +25,7 @@ def lines(
   """
   if not config.kind(stage).explores:
     return []
-  settings, n_rows = config.settings(stage), config.eval.problems
+  settings, n_rows = config.settings(stage), evaluator.rows
   cells = [
     (split, depth)
     for split, depth in evaluator.problems

@@ -32,6 +32,7 @@ class Setup:
   `row_columns`: about the width of the rows that traces are packed into (see `packing.py`).
   `microbatch_rows`: packed rows whose gradient is computed at a time; see `gradients.microbatches`.
   () is all at once. `rollout_rows`: samples drawn at a time; 0 is all at once.
+  `evaluation_rows`: about so many rows are evaluated at a time; 0 is one (split, depth).
   Small microbatches stay in a CPU's cache, large ones keep an accelerator busy.
   """
 
@@ -44,3 +45,4 @@ class Setup:
   row_columns: int = 0
   microbatch_rows: tuple[int, ...] = ()
   rollout_rows: int = 0
+  evaluation_rows: int = 0
