@@ -67,10 +67,17 @@ class RunConfig:
   checkpoint_every_s: float = 60.0
   grace_s: float = 8.0
   max_skipped: int = 3
-  data_parallel: int = 0
   microbatch_rows: int = 0
   distributed: str = 'auto'
   join_s: float = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Config section `mesh`."""
+
+  replicate: int = 1
+  data: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Config:
   eval: EvalConfig
   contrasts: tuple
   run: RunConfig
+  mesh: MeshConfig = MeshConfig()
 
   @property
   def all_seeds(self) -> tuple[int, ...]:

@@ -188,13 +188,16 @@ def get_config() -> ConfigDict:
   # the split's depths.
   config.contrasts = ()
 
+  config.mesh = ConfigDict()
+  config.mesh.replicate = 1  # groups of devices that replicates are spread over
+  config.mesh.data = -1  # devices of a group, which share a batch; -1 is the rest (on CPU: cores)
+
   config.run = ConfigDict()
   config.run.steps_per_call = 20  # updates a row of metrics, a dispatch where it takes seconds
   config.run.checkpoint_every = 500  # updates
   config.run.checkpoint_every_s = 60.0  # seconds, beside it
   config.run.grace_s = 8.0  # seconds from SIGTERM or Ctrl-C to a save; later it is given up
   config.run.max_skipped = 3  # updates in a row that NaN or infinity may spoil; then the run stops
-  config.run.data_parallel = 0  # devices that share a batch; 0 is all (on CPU: all cores)
   config.run.microbatch_rows = (
     0  # packed rows whose gradient a device computes at a time; 0 suits it
   )

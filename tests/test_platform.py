@@ -11,7 +11,7 @@ import compgen_jax, jax
 from configs import default
 {before}
 config = default.get_config()
-config.run.data_parallel = 99
+config.mesh.data = 99
 try:
   compgen_jax.run(config, 'nowhere')
 except ValueError as e:

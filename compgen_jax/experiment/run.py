@@ -32,7 +32,7 @@ from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.rows import Rows
 from compgen_jax.experiment.stages import Replicate
-from compgen_jax.learning.devices import DATA, Devices
+from compgen_jax.learning.devices import DATA, REPLICATE, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
@@ -64,8 +64,11 @@ def build_supports(config: Config, seed: int) -> dict[str, Support]:
   }
 
 
-def build_setup(config: Config, n_devices: int) -> Setup:
-  """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer."""
+def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
+  """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer.
+
+  `groups`: of the devices, each of which trains other replicates.
+  """
   task = config.task
   work = platform.division_of_work(config.model.d_model, config.run.microbatch_rows)
   model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
@@ -74,7 +77,7 @@ def build_setup(config: Config, n_devices: int) -> Setup:
     model,
     tx=None,
     sources=(),
-    devices=Devices(n_devices),
+    devices=Devices(n_devices, groups=groups, axis=DATA if groups == 1 else (REPLICATE, DATA)),
     row_columns=work.row_columns,
     microbatch_rows=work.microbatch_rows,
     rollout_rows=work.rollout_rows,
@@ -82,11 +85,14 @@ def build_setup(config: Config, n_devices: int) -> Setup:
   )
 
 
-def data_mesh(n_devices: int) -> jax.sharding.Mesh:
-  """The first devices, along the axis that batches are split over."""
-  auto = (jax.sharding.AxisType.Auto,)
-  devices = jax.devices()[:n_devices]
-  return jax.make_mesh((n_devices,), (DATA,), axis_types=auto, devices=devices)
+def data_mesh(n_devices: int, groups: int = 1) -> jax.sharding.Mesh:
+  """The first devices, along the axis that batches are split over; if there are several `groups` of
+  them, these along another one."""
+  shape, names = (n_devices,), (DATA,)
+  if groups > 1:
+    shape, names = (groups, n_devices // groups), (REPLICATE, DATA)
+  auto = (jax.sharding.AxisType.Auto,) * len(names)
+  return jax.make_mesh(shape, names, axis_types=auto, devices=jax.devices()[:n_devices])
 
 
 def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
@@ -102,14 +108,17 @@ def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
 
 
 def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
-  """The seeds that train together: all that have come equally far, or each alone (on a CPU)."""
-  if not platform.side_by_side():
+  """The seeds that train together: all that have come equally far; on a CPU one on each group of
+  devices."""
+  at_once = len(config.all_seeds) if platform.side_by_side() else config.mesh.replicate
+  if at_once == 1:
     return [(seed,) for seed in config.all_seeds]
   by_progress: dict[tuple, list[int]] = {}
   for seed in config.all_seeds:
     records = [Record(workdir, config, name, seed) for name in config.stage_order]
     by_progress.setdefault(tuple(map(stages.newest_checkpoint, records)), []).append(seed)
-  return [tuple(seeds) for seeds in by_progress.values()]
+  together = by_progress.values()
+  return [tuple(s[i : i + at_once]) for s in together for i in range(0, len(s), at_once)]
 
 
 def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -135,13 +144,14 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   plain = config_lib.to_dict(config)
   agreed = files.checksum({'config': plain, 'workdir': str(workdir), 'jax': jax.__version__})
   processes.join(config.run.distributed, config.run.join_s, agreed)
-  n_devices = validation.devices(config, jax.device_count())
+  of_many = jax.process_count() > 1
+  n_devices = validation.devices(config, jax.device_count(), use_all=of_many)
   require_foreign_parents(config)
-  mesh = data_mesh(n_devices)
+  mesh = data_mesh(n_devices, config.mesh.replicate)
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
   with jax.set_mesh(mesh):
-    base = build_setup(config, n_devices)
+    base = build_setup(config, n_devices, config.mesh.replicate)
     # All that can be refused is refused before anything compiles, except what is drawn.
     files.require_workdir(workdir)
     require_origins(config, pathlib.Path(workdir))

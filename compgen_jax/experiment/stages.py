@@ -26,6 +26,7 @@ from compgen_jax.experiment.programs import (
   initial_state,
   key_for,
   replicated,
+  spread,
 )
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
@@ -90,7 +91,7 @@ def _final_params(
       return trained_params(stage, tuple(record.seed for record in records))
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
-  return replicated(_train(stage, replicates, records, parent).params)
+  return replicated(processes.whole(_train(stage, replicates, records, parent).params))
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -116,7 +117,7 @@ def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None
 
 def _one_of(tree: Any, i: int) -> Any:
   """Replicate i of arrays with a leading replicate axis."""
-  return jax.tree.map(lambda x: x[i], tree)
+  return processes.whole(jax.tree.map(lambda x: x[i], tree))
 
 
 def _train(
@@ -130,6 +131,7 @@ def _train(
   done, restored = _resumed(stage, records, state)
   if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
+  state = spread(stage.setup, state)
   stores = [record.store for record in records]
   for record in records:
     record.begin()
@@ -147,6 +149,7 @@ def _train(
     row_ends = _next_row(stage, done)
     with pace.dispatch(row_ends - done) as n:
       state, metrics = processes.call(stage.advance, state, given, n)
+      metrics = processes.whole(metrics)
       metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
     done += n
     interruption.unsaved(config.run.grace_s)

@@ -171,7 +171,7 @@ OF_VALUES = (
   value('eval.splits.deeper', 'nothing'),
   value('eval.splits.deeper', 'dry'),
   *(value(f'run.{x}', '0') for x in ('steps_per_call', 'checkpoint_every')),
-  *(value('run.data_parallel', text) for text in ('-1', '4096')),
+  *(value('mesh.data', text) for text in ('-2', '0', '4096')),
   value('run.microbatch_rows', '-1'),
 )  # fmt: skip
 # Numbers that a float32 does not hold.

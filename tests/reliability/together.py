@@ -4,7 +4,7 @@ from tests.experiments import tiny
 
 
 def get_config():
-  config = tiny(eval__every=6, eval__pass_k=(), contrasts=(), run__data_parallel=0)
+  config = tiny(eval__every=6, eval__pass_k=(), contrasts=(), mesh__data=-1)
   for stage in ('rl', 'rft'):
     del config.stages[stage]
   config.eval.splits = {'seen': 'sft', 'unseen': 'unseen'}
