@@ -116,7 +116,7 @@ def _model(config: Config) -> None:
 
 
 def _learning(config: Config) -> None:
-  sections = {'optimizer': config.optimizer} | config.kinds
+  sections = {'optimizer': config.optimizer, 'run': config.run} | config.kinds
   for path, section in sections.items():
     for field, ok, legal in section.checks():
       require(ok, f'{path}.{field}', getattr(section, field), legal)
@@ -227,17 +227,11 @@ def batch_field(config: Config, stage: str) -> str:
 
 
 def _eval(config: Config) -> None:
-  ev, run = config.eval, config.run
+  ev = config.eval
   _at_least(2, eval__problems=ev.problems)
   legal = f'1 to eval.problems={ev.problems}'
   require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, legal)
   _at_least(0, eval__every=ev.every, eval__curve_problems=ev.curve_problems)
-  _at_least(0, run__microbatch_rows=run.microbatch_rows)
-  _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
-  _at_least(1, run__max_skipped=run.max_skipped)
-  one_of(run.distributed, ('auto', 'on', 'off'), 'run.distributed')
-  for name in ('checkpoint_every_s', 'grace_s', 'join_s'):
-    require(getattr(run, name) > 0, f'run.{name}', getattr(run, name), 'above 0')
   require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():
     require(is_name(split), 'eval.splits', split, NAME)

@@ -36,6 +36,7 @@ def environment(index: int, count: int, port: int) -> dict[str, str]:
     'JAX_NUM_PROCESSES': str(count),
     'JAX_PROCESS_ID': str(index),
     'JAX_NUM_CPU_DEVICES': '1',
+    'TF_CPP_MIN_LOG_LEVEL': '3',  # on a busy machine compilers complain that they are slow
   }
 
 

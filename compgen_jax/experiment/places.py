@@ -8,7 +8,6 @@ from typing import NamedTuple
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment.progress import say
 
-MODES = ('auto', 'on', 'off')
 ADDRESS, COUNT, INDEX = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 # What launchers tell each process: how many there are, which one it is, and which on its machine.
 LAUNCHERS = (

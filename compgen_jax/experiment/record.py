@@ -15,7 +15,7 @@ from typing import Any
 
 from compgen_jax import typed
 from compgen_jax.errors import CheckpointError, ConfigError, DamageError
-from compgen_jax.experiment import ancestry, files, lifeline
+from compgen_jax.experiment import ancestry, files, lifeline, writers
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.progress import say
@@ -85,6 +85,9 @@ class Record:
     self.stage, self.seed = stage, seed
     self._workdir = workdir
     self._origin = typed.plain(origin(config, stage, seed))
+    self._writers = functools.cache(
+      lambda: writers.made(config.run.writers, workdir, config.experiment, stage, seed)
+    )
 
   @functools.cached_property
   def store(self) -> StageCheckpoints:
@@ -202,6 +205,10 @@ class Record:
     """Adds rows to a file of HISTORY at once, so that a stage can be watched (`tail -f`)."""
     if rows:
       files.append_sealed_jsonl(self.folder / f'{name}.jsonl', rows)
+    if name != 'samples' and lifeline.is_lead():
+      for row in rows:
+        for writer in self._writers():
+          writer.scalars(row['step'], writers.numbers(name, row))
 
   def write_evaluation(self, evaluation: Evaluation, settings: dict) -> None:
     about = {'settings': settings, 'origin': files.checksum(self._origin)}

@@ -25,6 +25,7 @@ from compgen_jax.experiment import (
   provenance,
   stages,
   summary,
+  writers,
 )
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator, Pooled
 from compgen_jax.experiment.programs import Stage
@@ -140,6 +141,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     validation.validate(config)
   else:
     config = config_lib.from_config_dict(config)
+  writers.require(config.run.writers)
   platform.prepare()
   plain = config_lib.to_dict(config)
   agreed = files.checksum({'config': plain, 'workdir': str(workdir), 'jax': jax.__version__})

@@ -20,6 +20,7 @@ from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.history import History
 from compgen_jax.experiment.pace import Pace
+from compgen_jax.experiment.profile import Profile
 from compgen_jax.experiment.programs import (
   Stage,
   initial_params,
@@ -136,6 +137,7 @@ def _train(
   for record in records:
     record.begin()
   histories, curves = _told(records, stores, done)
+  profile = Profile(config.run.profile, records[0].folder / 'profile')
   _announce(stage, seeds, done)
   given = _given(stage, replicates, start)
   progress, pace = Progress(stage.name, stage.steps, done), Pace()
@@ -148,10 +150,12 @@ def _train(
       break
     row_ends = _next_row(stage, done)
     with pace.dispatch(row_ends - done) as n:
+      profile.before(done, n)
       state, metrics = processes.call(stage.advance, state, given, n)
       metrics = processes.whole(metrics)
       metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
     done += n
+    profile.after(done, done == stage.steps)
     interruption.unsaved(config.run.grace_s)
     for i, history in enumerate(histories):
       _require_health(stage, history, {name: value[i] for name, value in metrics.items()}, done)
