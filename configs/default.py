@@ -148,7 +148,6 @@ def get_config() -> ConfigDict:
   config.rl.clip_high = 0.28  # see clip_low
   config.rl.kl = 0.0  # weight of KL(policy || the stage's initial policy), per token
   config.rl.entropy = 0.0  # weight of the entropy bonus, nats per token
-  config.rl.max_log_prob_gap = 0.01  # nats between sampler and learner; more stops (bfloat16: 1.0)
   config.rl.drop_no_signal = False  # leave out groups whose samples all earn the same
 
   config.rft = ConfigDict()
@@ -198,6 +197,7 @@ def get_config() -> ConfigDict:
   config.run.checkpoint_every_s = 60.0  # seconds, beside it
   config.run.grace_s = 8.0  # seconds from SIGTERM or Ctrl-C to a save; later it is given up
   config.run.max_skipped = 3  # updates in a row that NaN or infinity may spoil; then the run stops
+  config.run.max_log_prob_gap = 0.01  # nats between sampler and learner, likewise (bfloat16: 1.0)
   config.run.microbatch_rows = (
     0  # packed rows whose gradient a device computes at a time; 0 suits it
   )

@@ -16,6 +16,8 @@ try:
   compgen_jax.run(config, 'nowhere')
 except ValueError as e:
   print(e, jax.config.jax_compilation_cache_dir, sep='\\n')
+product = jax.jit(lambda a: a @ a).lower(jax.numpy.ones((4, 4))).as_text()
+print('HIGHEST' in product)
 """
 
 
@@ -30,15 +32,16 @@ def _fresh_python(tmp_path, before=''):
 
 
 def test_run_prepares(tmp_path):
-  """A run from Python on one of the cores, or that compiles all of it in every process."""
-  (error, cache), said = _fresh_python(tmp_path)
+  """A run from Python on one of the cores, that compiles all of it in every process, or whose
+  float32 products are rounded on an accelerator (where sampler and learner then differ)."""
+  (error, cache, is_exact), said = _fresh_python(tmp_path)
   assert 'at most the 3 devices there are' in error and said == ''
-  assert cache == str(tmp_path / '.cache/compgen_jax')
+  assert cache == str(tmp_path / '.cache/compgen_jax') and is_exact == 'True'
 
 
 def test_a_jax_in_use_stays_as_it_is(tmp_path):
   """A notebook that has asked for the devices and can't run anything, or is slow unawares."""
-  (error, _), said = _fresh_python(tmp_path, before='jax.devices()')
+  (error, *_), said = _fresh_python(tmp_path, before='jax.devices()')
   assert 'at most the 1 devices there are' in error
   assert said.startswith('jax was used before compgen_jax: 1 of 3 cores work')
 
@@ -48,6 +51,8 @@ def test_what_the_user_chose_stays(tmp_path):
   chosen = """
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_compilation_cache_dir', 'mine')
+jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
 """
-  (error, cache), said = _fresh_python(tmp_path, chosen)
+  (error, cache, is_exact), said = _fresh_python(tmp_path, chosen)
   assert 'at most the 2 devices there are' in error and (cache, said) == ('mine', '')
+  assert is_exact == 'False'

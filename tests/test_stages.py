@@ -152,17 +152,21 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_sampler_and_learner_apart_stop_the_run(finished, tmp_path):
-  """Learning from other log-probabilities than were sampled, unnoticed."""
+  """Learning from other log-probabilities than were sampled, unnoticed; a limit that can't be
+  raised where it stopped a run."""
   workdir, _ = finished
   shutil.copytree(workdir, tmp_path / 'w')
   config = tiny()
   # With a KL term, samples that earn nothing are learned from too.
-  config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), kl=0.1, max_log_prob_gap=1e-12)
+  config.stages.strict = default.stage('rl', 'sft', 4, ('rl',), kl=0.1)
+  config.run.max_log_prob_gap = 1e-12
   message = 'strict: by update 1 sampler and learner were .* nats apart'
   with pytest.raises(DivergedError, match=message) as e:
     compgen_jax.run(config, tmp_path / 'w')
   assert '\n' not in str(e.value)
   assert not list((tmp_path / 'w/stages/strict').glob('seed-0/checkpoints/*'))
+  config.run.max_log_prob_gap = 1.0
+  compgen_jax.run(config, tmp_path / 'w')
 
 
 def test_an_unreadable_checkpoint_is_one_line(finished, tmp_path):

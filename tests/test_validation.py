@@ -39,7 +39,7 @@ BAD_VALUES = (
   ({'rl__group': 1}, 'rl.group=1', '2 or more'),
   ({'rl__estimator': 'ppo'}, "rl.estimator='ppo'", 'reinforce | rloo | grpo | dr_grpo'),
   ({'rl__temperature': 0.0}, 'rl.temperature=0.0', 'above 0'),
-  ({'rl__max_log_prob_gap': 0.0}, 'rl.max_log_prob_gap=0.0', 'above 0'),
+  ({'run__max_log_prob_gap': 0.0}, 'run.max_log_prob_gap=0.0', 'above 0'),
   ({'rl__reward': 'right'}, "rl.reward='right'", 'answer | strict | steps'),
   ({'rl__anchor': ('nothing',)}, "rl.anchor='nothing'", 'sft'),
   ({'rl__anchor': ('sft', 'sft')}, 'rl.anchor', 'without repetition'),

@@ -282,8 +282,8 @@ def _require_health(
     )
   gaps = metrics.get('log_prob_gap', 0.0 * metrics['finite'])
   gap = np.max(gaps, initial=0.0, where=metrics['finite'] > 0)
-  if gap > 0.0 and gap > stage.config.settings(stage.name).max_log_prob_gap:
+  if gap > stage.config.run.max_log_prob_gap:
     raise DivergedError(
       f'{by} sampler and learner were {gap:.3g} nats apart; {stays} '
-      f'({kind}.max_log_prob_gap is the limit; model.dtype float32 keeps them together)'
+      '(run.max_log_prob_gap is the limit; model.dtype float32 keeps them together)'
     )

@@ -32,7 +32,6 @@ class RLConfig(ExploringSection):
   kl: float = 0.0
   entropy: float = 0.0
   drop_no_signal: bool = False
-  max_log_prob_gap: float = 0.01
 
   smallest_group: ClassVar[int] = 2
 
@@ -42,7 +41,6 @@ class RLConfig(ExploringSection):
     yield 'average', self.average in losses.AVERAGES, one_of(losses.AVERAGES)
     yield 'epochs', self.epochs >= 1, '1 or more'
     yield 'clip_low', 0 <= self.clip_low <= 1, '0 to 1'
-    yield 'max_log_prob_gap', self.max_log_prob_gap > 0, 'above 0'
     for name in ('clip_high', 'kl', 'entropy'):
       yield name, getattr(self, name) >= 0, '0 or more'
 

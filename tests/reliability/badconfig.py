@@ -150,7 +150,7 @@ OF_VALUES = (
   value('rl.average', 'mean'),
   value('rl.epochs', '0'),
   value('rl.clip_low', '2.0'),
-  *(value(f'rl.{x}', '-1.0') for x in ('clip_high', 'kl', 'entropy', 'max_log_prob_gap')),
+  *(value(f'rl.{x}', '-1.0') for x in ('clip_high', 'kl', 'entropy')),
   value('rl.anchor', "('nothing',)"),
   value('rl.anchor_batch', '0'),
   value('rft.sampler', 'both'),
@@ -173,6 +173,7 @@ OF_VALUES = (
   *(value(f'run.{x}', '0') for x in ('steps_per_call', 'checkpoint_every')),
   *(value('mesh.data', text) for text in ('-2', '0', '4096')),
   value('run.microbatch_rows', '-1'),
+  value('run.max_log_prob_gap', '-1.0'),
 )  # fmt: skip
 # Numbers that a float32 does not hold.
 OF_FLOATS = (

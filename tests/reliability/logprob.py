@@ -3,7 +3,7 @@
 python -m tests.reliability.logprob [--n 200]
 
 In float32 within 1e-4 nats; in bfloat16 the largest difference is printed, and a run that exceeds
-`rl.max_log_prob_gap` stops with status 3.
+`run.max_log_prob_gap` stops with status 3.
 """
 
 import pathlib
@@ -25,7 +25,8 @@ def largest(workdir: pathlib.Path, n: int, dtype: str = 'float32', limit: float 
   config = tiny(eval__every=0, eval__pass_k=(), contrasts=(), model__dtype=dtype)
   config.stages.sft.steps = 100
   config.stages.rl.steps = n
-  config.stages.rl.settings.update(kl=0.01, max_log_prob_gap=limit)
+  config.stages.rl.settings.kl = 0.01
+  config.run.max_log_prob_gap = limit
   del config.stages['rft']
   compgen_jax.run(config, workdir)
   rows = history(workdir, 'rl')
