@@ -133,6 +133,44 @@ def test_a_busy_port():
       _gathered(_here(port=port))
 
 
+class _Ended(Exception):
+  """In place of the end of a process."""
+
+
+@pytest.mark.parametrize(
+  'second, message',
+  [
+    ({'count': 4}, 'JAX_NUM_PROCESSES: process 1 says there are 4 processes, process 0 2'),
+    ({'index': 0}, 'JAX_PROCESS_ID=0: two processes say so'),
+    ({'about': 'y'}, 'config: process 1 and process 0 run another config or JAX, or in another'),
+  ],
+)
+def test_processes_that_do_not_agree(second, message, monkeypatch):
+  """Two runs that mix, or that wait for each other for ever; a second line from the second one."""
+
+  def exit_(status):
+    raise _Ended(status)
+
+  monkeypatch.setattr(processes.os, '_exit', exit_)
+  lead = _here(count=2)
+  port = int(lead.address.rpartition(':')[2])
+  other = _here(1, second.get('count', 2), port)._replace(index=second.get('index', 1))
+  found: list = []
+
+  def reach():
+    try:
+      processes._reach(other, time.monotonic() + 5.0, 5.0, second.get('about', 'x'))
+    except _Ended as e:
+      found.append(e.args[0])
+
+  thread = threading.Thread(target=reach)
+  thread.start()
+  with pytest.raises(ConfigError, match=message) as e:
+    _gathered(lead)
+  thread.join()
+  assert found == [2] and '\n' not in str(e.value)
+
+
 def test_all_learn_the_same():
   """Values that come to the wrong process or out of order; a stranger at the port."""
   port = int(_here().address.rpartition(':')[2])

@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 from compgen_jax.errors import ConfigError, PeerError
 from compgen_jax.experiment import lifeline
 from compgen_jax.experiment.lifeline import Connection, Lifeline
-from compgen_jax.experiment.places import ADDRESS, COUNT, Place, place
+from compgen_jax.experiment.places import ADDRESS, COUNT, INDEX, Place, place
 
 RETRY_S = 0.2  # between two tries to reach process 0
 HELLO_S = 5.0  # whoever connects says within these who it is
@@ -91,7 +91,7 @@ def _gather(here: Place, until: float, within_s: float, about: str) -> dict[int,
       ('', port), family=family, dualstack_ipv6=dual, backlog=here.count
     )
   except OSError as e:
-    what = f'process 0 can not listen at this port ({e.strerror})'
+    what = f'process 0 can not listen at this port ({os.strerror(e.errno)})'
     raise ConfigError(f'{ADDRESS}={here.address!r}: {what}; legal is a free one') from e
   peers: dict[int, Connection] = {}
   with server:
@@ -109,17 +109,29 @@ def _gather(here: Place, until: float, within_s: float, about: str) -> dict[int,
         connection.close()  # somebody else
         continue
       _, index, count, theirs = hello
+      error = _disagreement(here, index, count, theirs == about, index in peers)
+      if error:
+        _dismiss(peers | {-1: connection}, error)
       peers[index] = connection
-      if count != here.count:
-        what = f'process {index} says there are {count} processes, process 0 {here.count}'
-        _dismiss(peers, ConfigError(f'{COUNT}: {what}; legal is the same for all'))
-      if theirs != about:
-        what = f'process {index} and process 0 run another config or code, or another workdir'
-        _dismiss(peers, ConfigError(f'config: {what}; legal is the same for all'))
   for peer in peers.values():
     peer.wait_at_most(None)
     peer.send('go')
   return peers
+
+
+def _disagreement(
+  here: Place, index: int, count: int, is_same_run: bool, is_second: bool
+) -> ConfigError | None:
+  """What is wrong with a process that has come to process 0; None where nothing is."""
+  if count != here.count:
+    what = f'{COUNT}: process {index} says there are {count} processes, process 0 {here.count}'
+    return ConfigError(f'{what}; legal is the same for all')
+  if is_second or not 0 < index < count:
+    return ConfigError(f'{INDEX}={index}: two processes say so; legal is each number once')
+  if not is_same_run:
+    what = f'process {index} and process 0 run another config or JAX, or in another workdir'
+    return ConfigError(f'config: {what}; legal is the same for all')
+  return None
 
 
 def _dismiss(peers: dict[int, Connection], error: Exception, cause: Exception | None = None):

@@ -4,7 +4,7 @@ To add one: a class with `scalars`, an entry of `WRITERS`, and its name in schem
 rows of metrics.jsonl and curve.jsonl as they come, and nothing depends on it.
 """
 
-import importlib.util
+import importlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -68,13 +68,15 @@ WRITERS: dict[str, tuple[Callable[..., Writer], str, str]] = {
 
 
 def require(names: tuple[str, ...]) -> None:
-  """Raises ConfigError where the package of a writer is not installed."""
+  """Raises ConfigError where the package of a writer is not there, or does not work."""
   for name in names:
     _, package, extra = WRITERS[name]
-    if importlib.util.find_spec(package) is None:
-      what = f'it needs {package}, which is not installed'
+    try:
+      importlib.import_module(package)
+    except ImportError as e:
+      what = f'it needs the package {package} ({e})'
       legal = f"pip install -e '.[{extra}]' first, or to leave it out"
-      raise ConfigError(f'run.writers={name!r}: {what}; legal is {legal}')
+      raise ConfigError(f'run.writers={name!r}: {what}; legal is {legal}') from e
 
 
 def made(
