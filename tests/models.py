@@ -17,6 +17,9 @@ _FAST_TO_COMPILE = {
   'xla_llvm_disable_expensive_passes': True,
   'xla_cpu_use_fusion_emitters': False,
 }
+FAST_XLA_FLAGS = ' '.join(
+  f'--{name}={str(value).lower()}' for name, value in _FAST_TO_COMPILE.items()
+)
 
 
 def quick_jit(function, **kwargs):

@@ -4,11 +4,18 @@ After an error they go on from what they wrote, so that each step is right or wr
 """
 
 import functools
+import pathlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from compgen_jax import config as config_lib
+from compgen_jax.config import Config
+from compgen_jax.experiment import files, run
+from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.record import Record
+from compgen_jax.experiment.stages import Replicate
 from compgen_jax.task import skills
 from compgen_jax.task.modules import Module
 from compgen_jax.task.vocab import TaskConfig
@@ -100,3 +107,22 @@ def writer(task, errs: Errs, n_columns: int = 128):
     return out
 
   return write
+
+
+def write_run(
+  folder: pathlib.Path,
+  config: Config,
+  answers: Callable[[Replicate], dict[str, dict[str, list[bool]]]],
+) -> None:
+  """Fills the workdir of a run in which oracles stand for trained models.
+
+  `answers(replicate)`: arm -> 'SPLIT/DEPTH' -> whether each problem was answered right. An arm that
+  is left out is still to come.
+  """
+  files.write_json(folder / 'config.json', config_lib.to_dict(config))
+  setup = run.build_setup(config, n_devices=1)
+  for seed in config.all_seeds:
+    replicate = run.build_replicate(config, setup, seed)
+    for arm, items in answers(replicate).items():
+      record = Record(folder, config, arm, seed)
+      record.write_evaluation(Evaluation([], items), replicate.evaluator.settings)

@@ -12,13 +12,11 @@ import pytest
 
 from compgen_jax import config as config_lib
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import composability, files, run
-from compgen_jax.experiment.evaluate import Evaluation
-from compgen_jax.experiment.record import Record
+from compgen_jax.experiment import composability, files
 from compgen_jax.report import composability as shown
 from compgen_jax.report import page
 from configs import default
-from tests import helpers
+from tests import helpers, oracles
 from tests.experiments import tiny
 
 SEEDS = (0, 1)
@@ -44,10 +42,8 @@ def config():
 def workdir(config, tmp_path_factory):
   """`sft` is right where all pairs are witnessed, `rl` everywhere; `rft` is still to come."""
   folder = tmp_path_factory.mktemp('oracles')
-  files.write_json(folder / 'config.json', config_lib.to_dict(config))
-  setup = run.build_setup(config, n_devices=1)
-  for seed in SEEDS:
-    replicate = run.build_replicate(config, setup, seed)
+
+  def answers(replicate):
     known = pairs_of(replicate.supports['sft'].table, config.task)
     items = {'sft': {}, 'rl': {}}
     for (split, depth), (problems, _) in replicate.evaluator.problems.items():
@@ -55,9 +51,9 @@ def workdir(config, tmp_path_factory):
       real = [row[n_dry:] for row, n_dry in zip(rows, problems.dry)]
       items['sft'][f'{split}/{depth}'] = [set(row) <= known for row in real]
       items['rl'][f'{split}/{depth}'] = [True] * len(rows)
-    for arm, answers in items.items():
-      record = Record(folder, config, arm, seed)
-      record.write_evaluation(Evaluation([], answers), replicate.evaluator.settings)
+    return items
+
+  oracles.write_run(folder, config, answers)
   return folder
 
 

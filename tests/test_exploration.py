@@ -73,7 +73,6 @@ def _exploration(reward):
   return run(m.half_trained())
 
 
-@pytest.mark.slow
 def test_the_same_samples_earn_by_the_reward_that_is_asked_for():
   """Catches a reward that does not reach the samples, one that changes them, and a depth that
   belongs to another sample."""

@@ -16,7 +16,7 @@ try:
   compgen_jax.run(config, 'nowhere')
 except ValueError as e:
   print(e, jax.config.jax_compilation_cache_dir, sep='\\n')
-product = jax.jit(lambda a: a @ a).lower(jax.numpy.ones((4, 4))).as_text()
+product = jax.jit(lambda a: a @ a).lower(jax.ShapeDtypeStruct((4, 4), 'float32')).as_text()
 print('HIGHEST' in product)
 """
 

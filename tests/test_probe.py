@@ -8,17 +8,14 @@ import pytest
 
 from compgen_jax import config as config_lib
 from compgen_jax.errors import CheckpointError
-from compgen_jax.experiment import asking, composability, files, probe, run, scores, terms
-from compgen_jax.experiment.evaluate import SLACK, Evaluation
+from compgen_jax.experiment import asking, composability, files, probe, scores, terms
+from compgen_jax.experiment.evaluate import SLACK
 from compgen_jax.experiment.finished import open_run
-from compgen_jax.experiment.record import Record
 from compgen_jax.report import page, probed
 from compgen_jax.theory import witnesses
 from configs import default
 from tests import oracles
 from tests.experiments import tiny
-
-pytestmark = pytest.mark.slow
 
 SEEDS = (0, 1)
 SKILLS = ('reverse', 'fork', 'climb', 'successor', 'sort_up')
@@ -56,14 +53,9 @@ def config():
 def made_up(config, tmp_path_factory):
   """A run whose three stages were evaluated."""
   folder = tmp_path_factory.mktemp('made_up')
-  files.write_json(folder / 'config.json', config_lib.to_dict(config))
-  setup = run.build_setup(config, n_devices=1)
-  for seed in SEEDS:
-    settings = run.build_replicate(config, setup, seed).evaluator.settings
-    cells = {'unseen/2': [True] * 256, 'unseen/3': [True] * 256, 'seen/2': [True] * 256}
-    cells |= {'seen/3': [True] * 256, 'atoms/1': [True] * 256}
-    for stage in ('sft', 'rl', 'rft'):
-      Record(folder, config, stage, seed).write_evaluation(Evaluation([], cells), settings)
+  cells = ('unseen/2', 'unseen/3', 'seen/2', 'seen/3', 'atoms/1')
+  items = {cell: [True] * 256 for cell in cells}
+  oracles.write_run(folder, config, lambda _: dict.fromkeys(('sft', 'rl', 'rft'), items))
   return open_run(folder)
 
 

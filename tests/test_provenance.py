@@ -1,8 +1,13 @@
 """What a number says about where it comes from."""
 
+import json
 import subprocess
 
+import pytest
+
+from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import provenance
+from tests.experiments import tiny
 
 
 def test_command_is_what_one_would_type(monkeypatch, tmp_path):
@@ -50,3 +55,15 @@ def test_wall_time_adds_up_over_calls(tmp_path):
   """An interrupted run that reports only the time of its last call."""
   assert provenance.accumulate_wall_time(tmp_path, 2.0) == 2.0
   assert provenance.accumulate_wall_time(tmp_path, 3.0) == 5.0
+
+
+@pytest.mark.parametrize('held', [None, '{"commit": "ab', '[]', '{"commit": "abc"}'])
+def test_where_parameters_of_another_run_come_from(tmp_path, held):
+  """A run that ends in a traceback because another's summary is damaged or still to come."""
+  if held is not None:
+    (tmp_path / 'summary.json').write_text(held)
+  config = tiny(stages__rl__init_from=f'{tmp_path}:sft')
+  wanted = {'workdir': str(tmp_path), 'stage': 'sft', 'commit': None, 'command': None}
+  if held and held.endswith('"}'):
+    wanted |= json.loads(held)
+  assert provenance.foreign_parents(from_config_dict(config)) == {'rl': wanted}

@@ -299,7 +299,6 @@ def test_a_report_does_not_need_checkpoints(finished, tmp_path):
   assert compgen_jax.run(tiny(), workdir) == rows
 
 
-@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_made_again(finished, tmp_path, capsys):
   """A stage that can't be evaluated, or is evaluated from half-trained parameters."""
   workdir, rows = copied(finished[0], tmp_path), finished[1]

@@ -105,6 +105,7 @@ def test_evaluating_more_often_changes_no_training(finished, tmp_path, caplog):
   """Evaluation that draws from the training's randomness; and a second run in a process that
   compiles again what the first has compiled."""
   workdir, rows = finished
+  compgen_jax.run(tiny(), tmp_path / 'first')
   with jax.log_compiles():
     other = compgen_jax.run(tiny(eval__every=0), tmp_path / 'w')
   compiled = [message for message in caplog.messages if message.startswith('Compiling')]
@@ -115,7 +116,6 @@ def test_evaluating_more_often_changes_no_training(finished, tmp_path, caplog):
   assert got['loss'] == pytest.approx(want['loss'], rel=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices')
 def test_more_devices_change_nothing_but_the_time(finished, tmp_path):
   """A loss, a sample or an average that depends on how many devices share a batch."""

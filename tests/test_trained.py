@@ -15,8 +15,6 @@ from compgen_jax.experiment.checkpoint import CheckpointError
 from compgen_jax.model import rollout
 from compgen_jax.task import text
 
-pytestmark = pytest.mark.slow
-
 WHAT = 'bca dd: earlier reverse, merge successor'
 
 

@@ -1,7 +1,6 @@
 """Where a number comes from: command, commit, and the time that it took."""
 
 import functools
-import json
 import pathlib
 import shlex
 import subprocess
@@ -45,14 +44,14 @@ def commit() -> str | None:
 def foreign_parents(config: Config) -> dict[str, dict[str, Any]]:
   """Stage -> where the parameters come from that it takes from another run.
 
-  `workdir`, `stage`; `commit` and `command` of that run, None where it has not come to its end.
+  `workdir`, `stage`; `commit` and `command` of that run, None where it does not say them (yet).
   """
   found = {}
   for name, stage in config.stages.items():
     if stage.foreign_parent:
       workdir, parent = stage.foreign_parent
-      path = pathlib.Path(workdir) / 'summary.json'
-      held = json.loads(path.read_text()) if path.exists() else {}
+      held = files.read_json(pathlib.Path(workdir) / 'summary.json')
+      held = held if isinstance(held, dict) else {}
       where = {'workdir': workdir, 'stage': parent}
       found[name] = where | {field: held.get(field) for field in ('commit', 'command')}
   return found
