@@ -46,6 +46,7 @@ def told(monkeypatch):
     ({'SLURM_NTASKS': '1'}, None),
     (SLURM | EXPLICIT, Place(ADDRESS, 4, 2, 1)),
     (MPI | URI, Place('10.96.0.1:62624', 4, 1, 1)),
+    (MPI | URI | SLURM | {'SLURM_STEP_NUM_TASKS': '2'}, Place('10.96.0.1:62624', 4, 1, 1)),
     (MPI | {'JAX_COORDINATOR_ADDRESS': ADDRESS}, Place(ADDRESS, 4, 1, 1)),
   ],
 )

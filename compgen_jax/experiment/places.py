@@ -10,10 +10,11 @@ from compgen_jax.experiment.progress import say
 
 ADDRESS, COUNT, INDEX = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 # What launchers tell each process: how many there are, which one it is, and which on its machine.
+# (Slurm last: within its jobs MPI starts processes by a step of its own, a task a node.)
 LAUNCHERS = (
-  ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID', 'SLURM_LOCALID'),
   ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
   ('PMI_SIZE', 'PMI_RANK', 'MPI_LOCALRANKID'),
+  ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID', 'SLURM_LOCALID'),
 )
 OR = f"{ADDRESS}=HOST:PORT, {COUNT} and {INDEX} in the environment, or run.distributed='off'"
 
