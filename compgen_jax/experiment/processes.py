@@ -194,14 +194,13 @@ def alone():
   if here is None:
     yield
     return
-  device = jax.local_devices()[:1]
-  options = ocp.options.MultiprocessingOptions(
-    primary_host=here.index,
-    active_processes={here.index},
-    barrier_sync_key_prefix=f'process{here.index}',
-  )
-  reads_alone = ocp.Context(multiprocessing_options=options)
-  with reads_alone, jax.set_mesh(jax.make_mesh((1,), ('alone',), devices=device)):
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((1,), ('alone',), axis_types=auto, devices=jax.local_devices()[:1])
+  context = ocp.Context()
+  context.multiprocessing.primary_host = here.index
+  context.multiprocessing.active_processes = {here.index}
+  context.multiprocessing.barrier_sync_key_prefix = f'process{here.index}'
+  with context, jax.set_mesh(mesh):
     yield
 
 
