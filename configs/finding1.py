@@ -60,20 +60,25 @@ def get_config() -> ConfigDict:
   return config
 
 
-def common(experiment: str, updates: int) -> ConfigDict:
+def common(experiment: str, updates: int, size: str = 'all') -> ConfigDict:
   """What all findings share: the SFT parent, SFT continued, the pools and the first splits.
 
-  `updates`: of every arm.
+  `updates`: of every arm. `size`: all | small, the task with all modules or that of the quickstart.
   """
-  config = quickstart.get_config()
+  if size not in ('all', 'small'):
+    raise ValueError(f'size {size!r}; legal is all | small')
+  config = quickstart.recipe()
   config.experiment = experiment
   for name in ('compound', 'atomic'):
     del config.stages[name]
   config.stages.sft_continued.steps = updates
-  for name in ('sft', 'sft_continued'):
-    config.stages[name].shares = SFT_SHARES
+  if size == 'small':
+    quickstart.make_small(config)
+  else:
+    for name in ('sft', 'sft_continued'):
+      config.stages[name].shares = SFT_SHARES
   config.supports.deeper.depths = (4, 5)
-  config.eval.every = 500
+  config.eval.every = 500 if size == 'all' else 100
   config.contrasts = ()
   return config
 

@@ -17,28 +17,32 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = 1000  # of every arm
-HELD = (  # every third skill of the registry
-  'reverse',
-  'swap_ends',
-  'sort_up',
-  'predecessor',
-  'climb',
-  'bump_last',
-  'fold',
-  'drop_last',
-)
+UPDATES = {'all': 1000, 'small': 300}  # of every arm
+HELD = {  # every third skill
+  'all': (
+    'reverse',
+    'swap_ends',
+    'sort_up',
+    'predecessor',
+    'climb',
+    'bump_last',
+    'fold',
+    'drop_last',
+  ),
+  'small': ('reverse', 'successor', 'climb', 'drop_first'),
+}
 PUT_BACK = 0.25  # share of the prompts
 DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
 
 
-def get_config() -> ConfigDict:
-  config = finding1.common('finding2', UPDATES)
-  quickstart.add_support(config, 'without', pool='rl', without_skills=HELD)
-  quickstart.add_support(config, 'composed', pool='rl', with_skills=HELD)
-  config.supports.held_atoms = default.support(depths=(1,), with_skills=HELD)
-  config.supports.held = default.support(pool='test', depths=DEPTHS, with_skills=HELD)
-  config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=HELD)
+def get_config(size: str = 'all') -> ConfigDict:
+  config = finding1.common('finding2', UPDATES.get(size, 0), size)
+  held = HELD[size]
+  quickstart.add_support(config, 'without', pool='rl', without_skills=held)
+  quickstart.add_support(config, 'composed', pool='rl', with_skills=held)
+  config.supports.held_atoms = default.support(depths=(1,), with_skills=held)
+  config.supports.held = default.support(pool='test', depths=DEPTHS, with_skills=held)
+  config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=held)
 
   kept = {'without': (1 - PUT_BACK) / 2, 'without_prefixed': (1 - PUT_BACK) / 2}
   composed = kept | {'composed': PUT_BACK / 2, 'composed_prefixed': PUT_BACK / 2}

@@ -22,7 +22,7 @@ from configs import default, finding1, quickstart
 UPDATES = 600  # of every arm
 SIZES = (12, 24, 48)  # compositions that RL sees; the last are as many as SFT sees
 MISSING = ('rotate_right', 'sort_down', 'half_turn', 'squeeze')  # skills, one of each section
-ISOLATED_BATCH = 96  # problems of one step that have as many tokens as 64 of SFT's
+ISOLATED_BATCH = 94  # problems of one step that have as many tokens as 64 of SFT's
 DEPTHS = (2, 3, 4, 5)
 
 
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     ('sft_missing', ('sft_missing', 'sft_missing_prefixed', 'dry_missing'), {}),
     ('sft_isolated', ('atoms', 'atoms_prefixed', 'dry'), dict(batch=ISOLATED_BATCH)),
   ):
-    steps, shares = config.stages.sft.steps, quickstart.SFT_SHARES
+    steps, shares = config.stages.sft.steps, config.stages.sft.shares
     config.stages[name] = default.stage('sft', '', steps, data, shares, **settings)
   for name, parent in (('full', 'sft'), ('missing', 'sft_missing'), ('isolated', 'sft_isolated')):
     finding1.add_arm(config, name, 'rl', compounds)

@@ -24,13 +24,44 @@ SFT_DATA, SFT_SHARES = ('sft', 'sft_prefixed', 'dry'), (0.5625, 0.1875, 0.25)
 RL_DATA, RL_SHARES = ('compounds', 'compounds_prefixed'), (0.5, 0.5)
 SFT_TABLE = dict(compositions=48, covers=2)  # what SFT sees of its pool
 PREFIX = 3  # dry steps at most
+# The small task: modules of each family, without those that are slow to learn (sorting, copying).
+SKILLS = (
+  'reverse',
+  'rotate_right',
+  'swap_ends',
+  'successor',
+  'predecessor',
+  'opposite',
+  'climb',
+  'bump_last',
+  'fold',
+  'drop_first',
+  'drop_last',
+  'double_first',
+)
+ROUTINGS = ('previous', 'earlier', 'merge', 'by_first_letter', 'bind_first')
+COMPOSITIONS = 20  # what SFT then sees
 # Muon takes steps of one size, however little there is to learn: atoms get AdamW, at a small rate.
 ATOMIC = dict(optimizer='adamw', lr=2e-4)
 
 
 def get_config() -> ConfigDict:
-  config = default.get_config()
+  config = recipe()
   config.experiment = 'quickstart'
+  make_small(config)
+  for name, updates in (('compound', 500), ('atomic', 250), ('sft_continued', 500)):
+    config.stages[name].steps = updates
+  config.eval.every = 250
+  config.contrasts = (
+    *contrasts('quickstart', ('unseen', 'deeper')),
+    ('quickstart.L4.compound_minus_sft', ((1, 'compound', 'deeper', 4), (-1, 'sft', 'deeper', 4))),
+  )
+  return config
+
+
+def recipe() -> ConfigDict:
+  """Finding 1 with all modules: what the quickstart and the findings change."""
+  config = default.get_config()
   add_support(config, 'sft', **SFT_TABLE)
   config.supports.dry = default.support(depths=tuple(range(1, 9)), dry=True)
   add_support(config, 'compounds', pool='rl')
@@ -40,11 +71,15 @@ def get_config() -> ConfigDict:
   config.stages.atomic = default.stage('rl', 'sft', 400, ('atoms',), **ATOMIC)
   # At the learning rate at which SFT ended: the peak would first undo what it is compared with.
   config.stages.sft_continued = default.stage('sft', 'sft', 800, SFT_DATA, SFT_SHARES, lr=4e-4)
-  config.contrasts = (
-    *contrasts('quickstart', ('unseen', 'deeper')),
-    ('quickstart.L4.compound_minus_sft', ((1, 'compound', 'deeper', 4), (-1, 'sft', 'deeper', 4))),
-  )
   return config
+
+
+def make_small(config: ConfigDict) -> None:
+  """Leaves half of the modules, which are learned in minutes."""
+  config.task.skills, config.task.routings = SKILLS, ROUTINGS
+  for name in ('sft', 'sft_prefixed'):
+    config.supports[name].compositions = COMPOSITIONS
+  config.stages.sft.steps = 1000
 
 
 def add_support(config: ConfigDict, name: str, **fields) -> None:

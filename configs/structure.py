@@ -24,7 +24,7 @@ from configs import default, quickstart
 
 
 def get_config() -> ConfigDict:
-  config = quickstart.get_config()
+  config = quickstart.recipe()
   config.experiment = 'structure'
   config.stages = ConfigDict({'sft': config.stages.sft})
   config.supports.deeper = default.support(pool='validation', depths=(4, 5, 6, 7, 8))

@@ -15,12 +15,13 @@ from configs import finding2, finding3, finding4
 from tests import helpers
 from tests.models import quick_jit
 
-FINDINGS = ('finding1', 'finding2', 'finding3', 'finding4')
+FINDINGS = ('finding1', 'finding2', 'finding2:small', 'finding3', 'finding4')
 ROOTS = ('sft', 'sft_missing', 'sft_isolated')
 
 
 def finding(name):
-  return importlib.import_module(f'configs.{name}').get_config()
+  module, *size = name.split(':')
+  return importlib.import_module(f'configs.{module}').get_config(*size)
 
 
 def shown(config, stage, kind, n=200):
@@ -60,12 +61,13 @@ def test_no_arm_sees_what_is_reported_as_unseen(name):
   assert {config.supports[support].pool for support in trained} <= {'sft', 'rl'}
 
 
-def test_finding_2_holds_skills_out():
+@pytest.mark.parametrize('size, n_held', [('all', 8), ('small', 4)])
+def test_finding_2_holds_skills_out(size, n_held):
   """A held-out skill that RL sees, or one that is put back as less than a quarter of the
   prompts."""
-  config = from_config_dict(finding('finding2'))
-  held = set(finding2.HELD)
-  assert len(held) == 8
+  config = from_config_dict(finding(f'finding2:{size}'))
+  held = set(finding2.HELD[size])
+  assert len(held) == n_held and held <= set(config.task.skills or held)
   share = {
     arm: {
       atoms: sum(
