@@ -98,7 +98,7 @@ def test_two_processes_join():
     )
     for i in range(2)
   ]
-  said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in ran]
+  said = [process.communicate(timeout=300)[0].splitlines()[-1] for process in ran]
   assert said == ['3.0 [1.0, 2.0] 2 0 False'] * 2
   assert [process.returncode for process in ran] == [0, 0]
 
