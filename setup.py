@@ -20,6 +20,8 @@ setuptools.setup(
   ],
   extras_require={
     'plots': ['matplotlib>=3.8'],
+    'tb': ['tensorboardX>=2.6'],
+    'wandb': ['wandb>=0.19'],
     'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12'],
     'cuda12': ['jax[cuda12]>=0.10'],
     'tpu': ['jax[tpu]>=0.10'],

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from compgen_jax import usage
 from compgen_jax.errors import Interrupted, UserError
-from compgen_jax.experiment import interruption
+from compgen_jax.experiment import interruption, lifeline
 
 LEGAL = '--config=configs/NAME.py, --workdir=DIR and --config.FIELD=VALUE'
 FILE = 'a Python file whose get_config() returns a ConfigDict, as those of configs/ do'
@@ -58,8 +58,11 @@ def require(**values: Any) -> None:
 
 
 def fail(message: str, status: int = 2) -> None:
-  """Ends the process with one line on stderr and an exit status."""
-  print(f'error: {" ".join(message.split())}', file=sys.stderr)
+  """Ends the run with one line on stderr and an exit status."""
+  line = f'error: {" ".join(message.split())}'
+  if here := lifeline.current():
+    here.end(status, line if here.is_lead else f'{line} (process {here.index})')
+  print(line, file=sys.stderr)
   sys.exit(status)
 
 
@@ -163,6 +166,8 @@ def launch(main: Callable[..., None], takes_arguments: bool = False) -> None:
   except UserError as e:
     fail(str(e), e.exit_status)
   except Exception:
+    if here := lifeline.current():
+      here.crash()
     if platform.has_device():
       raise
     wanted = os.environ.get('JAX_PLATFORMS')

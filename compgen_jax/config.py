@@ -42,6 +42,8 @@ def to_dict(config: Config) -> dict:
 
 
 def _make(config: ConfigDict | dict, fill: bool) -> Config:
+  if fill:
+    config = _renamed(config)
   others = [f.name for f in dataclasses.fields(Config) if f.name != 'kinds']
   typed.require_fields(config, [*others, *KINDS], '')
   sections = {name: config[name] for name in others if name in config}
@@ -56,6 +58,16 @@ def _make(config: ConfigDict | dict, fill: bool) -> Config:
   made = dataclasses.replace(made, kinds=kinds, stages=stages, task=made.task.resolved())
   validation.validate(made)
   return made
+
+
+def _renamed(config: dict) -> dict:
+  """The config of an older run, with the names that fields have now."""
+  run = config.get('run')
+  if not isinstance(run, dict) or 'data_parallel' not in run:
+    return config
+  mesh = {'data': run['data_parallel'] or -1}  # 0 was the rest
+  run = {name: value for name, value in run.items() if name != 'data_parallel'}
+  return config | {'run': run, 'mesh': mesh}
 
 
 def _with_typed_settings(name: str, stage: StageConfig) -> StageConfig:

@@ -36,6 +36,12 @@ class DivergedError(UserError):
   exit_status = 3
 
 
+class PeerError(UserError):
+  """Another process of the run is gone, or has not come."""
+
+  exit_status = 4
+
+
 class Interrupted(UserError):
   """SIGTERM or Ctrl-C; what there was to save is saved."""
 

@@ -6,16 +6,20 @@ made before the field existed.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from compgen_jax.errors import ConfigError
 from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.optimizer import OptimizerConfig
-from compgen_jax.learning.section import Section
+from compgen_jax.learning.section import Section, one_of
 from compgen_jax.model.modules import ModelConfig
 from compgen_jax.task.pools import PoolConfig
 from compgen_jax.task.support import SupportConfig
 from compgen_jax.task.vocab import TaskConfig
+
+DISTRIBUTED = ('auto', 'on', 'off')
+WRITERS = ('tensorboard', 'wandb')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +72,33 @@ class RunConfig:
   grace_s: float = 8.0
   max_skipped: int = 3
   max_log_prob_gap: float = 0.01
-  data_parallel: int = 0
   microbatch_rows: int = 0
+  distributed: str = 'auto'
+  join_s: float = 300.0
+  writers: tuple[str, ...] = ()
+  profile: tuple[int, ...] = ()
+
+  def checks(self) -> Iterator[tuple[str, bool, str]]:
+    """For each field that can be wrong: its name, whether its value can work, what is legal."""
+    for name in ('steps_per_call', 'checkpoint_every', 'max_skipped'):
+      yield name, getattr(self, name) >= 1, '1 or more'
+    for name in ('checkpoint_every_s', 'grace_s', 'join_s', 'max_log_prob_gap'):
+      yield name, getattr(self, name) > 0, 'above 0'
+    yield 'microbatch_rows', self.microbatch_rows >= 0, '0 or more'
+    yield 'distributed', self.distributed in DISTRIBUTED, one_of(DISTRIBUTED)
+    known = len(set(self.writers)) == len(self.writers) and set(self.writers) <= set(WRITERS)
+    yield 'writers', known, f'a tuple of {one_of(WRITERS)}, each once at most'
+    first, last = self.profile if len(self.profile) == 2 else (0, 0)
+    is_window = self.profile == () or 1 <= first <= last
+    yield 'profile', is_window, '(first, last) update of a stage, from 1 on; or ()'
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Config section `mesh`."""
+
+  replicate: int = 1
+  data: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +122,7 @@ class Config:
   eval: EvalConfig
   contrasts: tuple
   run: RunConfig
+  mesh: MeshConfig = MeshConfig()
 
   @property
   def all_seeds(self) -> tuple[int, ...]:

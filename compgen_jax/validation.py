@@ -116,7 +116,7 @@ def _model(config: Config) -> None:
 
 
 def _learning(config: Config) -> None:
-  sections = {'optimizer': config.optimizer} | config.kinds
+  sections = {'optimizer': config.optimizer, 'run': config.run} | config.kinds
   for path, section in sections.items():
     for field, ok, legal in section.checks():
       require(ok, f'{path}.{field}', getattr(section, field), legal)
@@ -227,17 +227,11 @@ def batch_field(config: Config, stage: str) -> str:
 
 
 def _eval(config: Config) -> None:
-  ev, run = config.eval, config.run
+  ev = config.eval
   _at_least(2, eval__problems=ev.problems)
   legal = f'1 to eval.problems={ev.problems}'
   require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, legal)
   _at_least(0, eval__every=ev.every, eval__curve_problems=ev.curve_problems)
-  _at_least(0, run__data_parallel=run.data_parallel)
-  _at_least(0, run__microbatch_rows=run.microbatch_rows)
-  _at_least(1, run__steps_per_call=run.steps_per_call, run__checkpoint_every=run.checkpoint_every)
-  _at_least(1, run__max_skipped=run.max_skipped)
-  for name in ('checkpoint_every_s', 'grace_s', 'max_log_prob_gap'):
-    require(getattr(run, name) > 0, f'run.{name}', getattr(run, name), 'above 0')
   require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():
     require(is_name(split), 'eval.splits', split, NAME)
@@ -272,14 +266,18 @@ def _contrasts(config: Config) -> None:
   _no_repetition('contrasts', tuple(name for name, _ in config.contrasts), 'names')
 
 
-def devices(config: Config, n_devices: int) -> int:
-  """The number of devices that share a batch.
-
-  Raises:
-    ConfigError: there are fewer, or a batch can't be split evenly over them.
-  """
-  n = config.run.data_parallel or n_devices
-  require(n <= n_devices, 'run.data_parallel', n, f'at most the {n_devices} devices there are')
+def devices(config: Config, n_devices: int, use_all: bool = False) -> int:
+  """The number of devices of the mesh, which with `use_all` has to be all there are; ConfigError
+  where there are fewer, or where batches or replicates can't be split evenly over them."""
+  mesh, n_seeds, problems = config.mesh, len(config.all_seeds), config.eval.problems
+  there = f'at most the {n_devices} devices there are'
+  ok = 1 <= mesh.replicate <= n_devices and n_seeds % mesh.replicate == 0
+  legal = f'a divisor of the number of seeds, {n_seeds}, and {there}'
+  require(ok, 'mesh.replicate', mesh.replicate, legal)
+  most = n_devices // mesh.replicate
+  n, least = most if mesh.data == -1 else mesh.data, most if use_all else 1
+  legal = f'-1 (the rest) or {least} to {most}, with mesh.replicate={mesh.replicate} {there}'
+  require(least <= n <= most, 'mesh.data', n, legal)
   for name, stage in config.stages.items():
     field, total = batch_field(config, name), config.settings(name).batch_rows
     for support, rows in zip(stage.data, config.stage_rows(name)):
@@ -291,10 +289,6 @@ def devices(config: Config, n_devices: int) -> int:
       field = settings_field(config, name, 'anchor_batch')
       legal = f'such that anchor {support} gets a multiple of {n} rows (devices), not {rows}'
       require(rows % n == 0, field, config.settings(name).anchor_batch, legal)
-  require(
-    config.eval.problems % n == 0,
-    'eval.problems',
-    config.eval.problems,
-    f'a multiple of {n} (devices)',
-  )
+  n *= mesh.replicate
+  require(problems % n == 0, 'eval.problems', problems, f'a multiple of {n} (devices)')
   return n

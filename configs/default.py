@@ -187,6 +187,10 @@ def get_config() -> ConfigDict:
   # the split's depths.
   config.contrasts = ()
 
+  config.mesh = ConfigDict()
+  config.mesh.replicate = 1  # groups of devices that replicates are spread over
+  config.mesh.data = -1  # devices of a group, which share a batch; -1 is the rest (on CPU: cores)
+
   config.run = ConfigDict()
   config.run.steps_per_call = 20  # updates a row of metrics, a dispatch where it takes seconds
   config.run.checkpoint_every = 500  # updates
@@ -194,10 +198,13 @@ def get_config() -> ConfigDict:
   config.run.grace_s = 8.0  # seconds from SIGTERM or Ctrl-C to a save; later it is given up
   config.run.max_skipped = 3  # updates in a row that NaN or infinity may spoil; then the run stops
   config.run.max_log_prob_gap = 0.01  # nats between sampler and learner, likewise (bfloat16: 1.0)
-  config.run.data_parallel = 0  # devices that share a batch; 0 is all (on CPU: all cores)
   config.run.microbatch_rows = (
     0  # packed rows whose gradient a device computes at a time; 0 suits it
   )
+  config.run.distributed = 'auto'  # is this one of several processes of a run? auto | on | off
+  config.run.join_s = 300.0  # seconds that the processes of a run wait for each other at its start
+  config.run.writers = ()  # metrics go there too: tensorboard | wandb (pip extras tb, wandb)
+  config.run.profile = ()  # (first, last) update of every stage to profile; () is none
   for name, kind in KINDS.items():  # kinds of stage that are not written out above
     if name not in config:
       config[name] = ConfigDict(dataclasses.asdict(kind.section()))

@@ -31,7 +31,8 @@ def tiny(**overrides):
   config.stages.rl = default.stage('rl', 'sft', 4, ('rl', 'atoms'), (0.5, 0.5))
   config.stages.rft = default.stage('rft', 'sft', 2, ('rl',))
   config.eval.update(problems=16, every=5, pass_samples=4, pass_k=(1, 4))
-  config.run.update(steps_per_call=3, checkpoint_every=6, data_parallel=1)
+  config.run.update(steps_per_call=3, checkpoint_every=6)
+  config.mesh.data = 1
   config.contrasts = (
     ('tiny.unseen.rl_minus_sft', ((1, 'rl', 'unseen', 0), (-1, 'sft', 'unseen', 0))),
   )

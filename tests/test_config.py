@@ -20,7 +20,7 @@ from compgen_jax.config import (
 )
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.learning.optimizer import OptimizerConfig
-from compgen_jax.schema import RunConfig, StageConfig
+from compgen_jax.schema import MeshConfig, RunConfig, StageConfig
 from compgen_jax.task.support import SupportConfig
 from configs import default
 from tests.experiments import plain, tiny
@@ -56,7 +56,7 @@ CHANGED_SINCE = ('model.address_markers', 'eval.every', 'eval.curve', 'eval.curv
 
 def _defaults() -> dict[str, object]:
   """Every default that a section of the config has, by name."""
-  sections = {'optimizer': OptimizerConfig, 'run': RunConfig}
+  sections = {'optimizer': OptimizerConfig, 'run': RunConfig, 'mesh': MeshConfig}
   sections |= {'supports': SupportConfig, 'stages': StageConfig}  # of each of their entries
   sections |= {name: kind.section for name, kind in KINDS.items()}
   sections |= {f.name: f.type for f in dataclasses.fields(config_lib.Config) if f.name in ALSO}
@@ -211,7 +211,7 @@ def test_every_knob_is_read():
   hold."""
   read = _names_read()
   assert 'no_such_knob' not in read
-  bounds = {'max_depth', 'data_parallel'}  # they only bound what other fields may say
+  bounds = {'max_depth'}  # they only bound what other fields may say
   for section, fields in to_dict(from_config_dict(default.get_config())).items():
     if isinstance(fields, dict) and section not in ('supports', 'stages'):
       unread = set(fields) - read - bounds

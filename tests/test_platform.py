@@ -4,11 +4,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import platform
-
 RUN = """
 from compgen_jax.experiment import platform
 platform.cores = lambda: 3
@@ -16,7 +11,7 @@ import compgen_jax, jax
 from configs import default
 {before}
 config = default.get_config()
-config.run.data_parallel = 99
+config.mesh.data = 99
 try:
   compgen_jax.run(config, 'nowhere')
 except ValueError as e:
@@ -61,29 +56,3 @@ jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
   (error, cache, is_exact), said = _fresh_python(tmp_path, chosen)
   assert 'at most the 2 devices there are' in error and (cache, said) == ('mine', '')
   assert is_exact == 'False'
-
-
-def _told(monkeypatch, **environment):
-  for name in platform.PROCESS_COUNTS:
-    monkeypatch.delenv(name, raising=False)
-  for name, value in environment.items():
-    monkeypatch.setenv(name, value)
-
-
-@pytest.mark.parametrize('name', platform.PROCESS_COUNTS)
-def test_several_processes_are_refused(monkeypatch, name):
-  """Each of several processes that trains the whole run, all into one workdir."""
-  _told(monkeypatch, **{name: '4'})
-  with pytest.raises(ConfigError, match=f'{name}=4: a run is one process') as e:
-    platform.require_one_process()
-  assert '\n' not in str(e.value)
-
-
-@pytest.mark.parametrize(
-  'environment',
-  [{}, {'SLURM_NTASKS': '1'}, {'SLURM_NTASKS': '4', 'SLURM_STEP_NUM_TASKS': '1'}],
-)
-def test_one_process_is_not(monkeypatch, environment):
-  """A step of one task in a job of several, refused."""
-  _told(monkeypatch, **environment)
-  platform.require_one_process()

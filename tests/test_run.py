@@ -120,7 +120,7 @@ def test_evaluating_more_often_changes_no_training(finished, tmp_path, caplog):
 def test_more_devices_change_nothing_but_the_time(finished, tmp_path):
   """A loss, a sample or an average that depends on how many devices share a batch."""
   workdir, _ = finished
-  compgen_jax.run(tiny(run__data_parallel=2), tmp_path / 'w')
+  compgen_jax.run(tiny(mesh__data=2), tmp_path / 'w')
   for stage in ('sft', 'rl', 'rft'):
     one, two = history(workdir, stage)[-1], history(tmp_path / 'w', stage)[-1]
     assert set(one) == set(two)

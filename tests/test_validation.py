@@ -178,14 +178,14 @@ def test_batches_that_do_not_divide_over_devices():
 
   def refused(n, there, **changes):
     with pytest.raises(ConfigError) as e:
-      validation.devices(from_config_dict(tiny(run__data_parallel=n, **changes)), there)
+      validation.devices(from_config_dict(tiny(mesh__data=n, **changes)), there)
     return str(e.value)
 
   assert 'rl.prompts=4: legal is such that stages.rl gives rl a multiple of 8' in refused(8, 8)
-  assert 'run.data_parallel=8: legal is at most the 2 devices' in refused(8, 2)
+  assert 'mesh.data=8: legal is -1 (the rest) or 1 to 2' in refused(8, 2)
   message = refused(2, 2, rft__anchor_batch=3)
   assert message.startswith('rft.anchor_batch=3: legal is such that anchor sft gets a multiple')
   message = refused(2, 2, stages__rft__settings__anchor_batch=3)
   assert message.startswith('stages.rft.settings.anchor_batch=3')
   assert validation.devices(from_config_dict(tiny()), 2) == 1
-  assert validation.devices(from_config_dict(tiny(run__data_parallel=0)), 2) == 2
+  assert validation.devices(from_config_dict(tiny(mesh__data=-1)), 2) == 2

@@ -22,6 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from compgen_jax.errors import CheckpointError
+from compgen_jax.experiment import lifeline, processes
 from compgen_jax.experiment.progress import say
 from compgen_jax.learning.state import all_finite
 
@@ -100,7 +101,7 @@ class StageCheckpoints:
   # Writing ----------------------------------------------------------------------------------------
 
   def save(self, step: int, state: Any, pending: Sequence[dict[str, float] | None] = ()) -> None:
-    """Writes a checkpoint and waits for it.
+    """Writes a checkpoint and waits for it; all processes of a run do so together.
 
     `pending` is kept with it: see `history.py`.
 
@@ -124,6 +125,7 @@ class StageCheckpoints:
       raise CheckpointError(
         f'{self._folder}: checkpoint {step} was not written (a later one exists)'
       )
+    lifeline.meet()
 
   def _open(self) -> ocp.training.Checkpointer:
     if self._writer is None:
@@ -140,6 +142,8 @@ class StageCheckpoints:
 
   def _set_aside(self, step: int, cause: CheckpointError) -> None:
     """Moves a damaged checkpoint out of the way, with a warning."""
+    if not lifeline.is_lead():
+      return
     aside = self._folder.with_name('damaged-checkpoints') / str(step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(exist_ok=True)
@@ -151,9 +155,16 @@ class StageCheckpoints:
   def restore(self, like: Any, step: int) -> Any:
     """The state of a checkpoint, with the shapes, dtypes and shardings of `like`.
 
+    (Of several processes each reads it by itself, into numpy arrays.)
+
     Raises:
       CheckpointError: it can't be read, does not fit `like`, or is not what was saved.
     """
+    like = processes.on_host(like)
+    with processes.alone():
+      return processes.on_host(self._restore(like, step))
+
+  def _restore(self, like: Any, step: int) -> Any:
     held = self._metadata(step)
     try:
       with _quiet():
@@ -178,11 +189,18 @@ class StageCheckpoints:
   def restore_newest(self, like: Any) -> tuple[int, Any] | None:
     """`(step, state)` of the newest checkpoint; None where there is none.
 
-    A damaged one is moved aside, with a warning, if an older one is good.
+    A damaged one is moved aside, with a warning, if an older one is good. (Process 0 says which.)
 
     Raises:
       CheckpointError: all are damaged.
     """
+    found = self._restore_newest(like) if lifeline.is_lead() else None
+    step = lifeline.of_lead(lambda: found[0] if found else None)
+    if lifeline.is_lead() or step is None:
+      return found
+    return step, self.restore(like, step)
+
+  def _restore_newest(self, like: Any) -> tuple[int, Any] | None:
     damaged: list[tuple[int, CheckpointError]] = []
     for step in reversed(self.steps()):
       try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from compgen_jax import typed
 from compgen_jax.config import Config
-from compgen_jax.experiment import kept, leaks, measures, points
+from compgen_jax.experiment import kept, leaks, measures, points, processes
 from compgen_jax.learning import batches, exploration
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
@@ -247,17 +247,8 @@ class Evaluator:
     given_width = task.dry_width(prefix)
     if sample_id_B is None:
       sample_id_B = jnp.arange(rendered.trace_length.shape[0])
-    return _attempt(
-      params,
-      problems,
-      rendered,
-      sample_id_B,
-      self._key,
-      temperature,
-      self._setup,
-      n_tokens,
-      given_width,
-    )
+    rows = params, problems, rendered, sample_id_B, self._key, temperature
+    return processes.whole(processes.call(_attempt, *rows, self._setup, n_tokens, given_width))
 
   def _attempts(
     self,

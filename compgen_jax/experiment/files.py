@@ -10,12 +10,16 @@ import hashlib
 import json
 import os
 import pathlib
+import time
 import zlib
 from typing import Any
 
 from compgen_jax.config import Config, from_json
 from compgen_jax.errors import ConfigError, DamageError, StorageError
+from compgen_jax.experiment import lifeline
 from compgen_jax.experiment.progress import say
+
+SHARED_S = 10.0  # that a file needs at most to be seen by all processes of a run
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -26,9 +30,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Writes a file in one step: a reader, a crash or a power cut never sees half of it.
 
+  (Of several processes that are one run, process 0 does.)
+
   Raises:
     StorageError: it can't be written; what was there before stays.
   """
+  if not lifeline.is_lead():
+    return
   temporary = path.with_name(path.name + '.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +134,9 @@ def write_sealed_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
 
 def append_sealed_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
   """Adds rows to such a file. A crash may leave half of the last one, which reads as damaged."""
-  with open(path, 'a', encoding='utf-8') as file:
-    file.write(_sealed(rows))
+  if lifeline.is_lead():
+    with open(path, 'a', encoding='utf-8') as file:
+      file.write(_sealed(rows))
 
 
 def _sealed(rows: list[dict]) -> str:
@@ -189,9 +198,42 @@ def open_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, Any]:
   """Makes or reopens a workdir; returns its path and a lock to keep until the end.
 
   Raises:
-    ConfigError: another process is using it, or it can't be written.
+    ConfigError: another run is using it, it can't be written, or not all processes of the run see
+      it.
   """
   folder = pathlib.Path(workdir)
+  lock = _locked(folder, workdir) if lifeline.is_lead() else contextlib.nullcontext()
+  if lifeline.current():
+    _require_shared(folder, lock)
+  return folder, lock
+
+
+def _require_shared(folder: pathlib.Path, lock: Any) -> None:
+  """Raises ConfigError where a process does not find what process 0 writes into the workdir."""
+  token = lifeline.of_lead(lambda: os.urandom(8).hex())
+  if lifeline.is_lead():
+    lock.truncate(0)
+    lock.write(token)
+    lock.flush()
+    os.fsync(lock.fileno())
+  lifeline.meet()
+  until = time.monotonic() + SHARED_S
+  while not (seen := _holds(folder / '.lock', token)) and time.monotonic() < until:
+    time.sleep(0.1)
+  blind = [str(i) for i, sees in enumerate(lifeline.current().all_of(seen)) if not sees]
+  if blind:
+    what = f'processes {", ".join(blind)} do not see what process 0 writes there'
+    raise ConfigError(f'workdir={str(folder)!r}: {what}; legal is a folder that all share')
+
+
+def _holds(path: pathlib.Path, text: str) -> bool:
+  try:
+    return path.read_text() == text
+  except OSError:
+    return False
+
+
+def _locked(folder: pathlib.Path, workdir: Any) -> Any:
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / '.lock', 'a')
@@ -202,7 +244,7 @@ def open_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, Any]:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as e:
     raise ConfigError(f'workdir={str(workdir)!r}: another process is using it') from e
-  return folder, lock
+  return lock
 
 
 def read_config(workdir: str | os.PathLike) -> Config:

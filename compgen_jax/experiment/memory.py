@@ -69,7 +69,7 @@ def of_run(config: Config, base: Setup) -> dict[str, Memory]:
 
 def of_stage(config: Config, base: Setup, name: str, params: Any) -> Memory:
   """The same of one stage; `params`: the shapes of the model's parameters."""
-  side_by_side = len(config.all_seeds) if platform.side_by_side() else 1
+  side_by_side = len(config.all_seeds) // base.devices.groups if platform.side_by_side() else 1
   stage = programs.build(name, config, base, pathlib.Path())
   n_params = _bytes(params)
   kept = len({s.init_from for s in config.stages.values()} - {''})
@@ -100,7 +100,7 @@ def _training(config: Config, base: Setup, name: str) -> _Rows:
   n_rows = settings.batch_rows * group
   deepest = max(step_cap(config.supports[support]) for support in stage.data)
   n_prompt, n_trace = config.task.prompt_width(deepest), config.task.trace_width(deepest)
-  here = ceil_div(n_rows, base.devices.n)
+  here = ceil_div(n_rows, base.devices.n // base.devices.groups)
   at_once = min(base.rollout_rows or here, here)
   return _Rows(
     activations=_activations(base, here, n_prompt + n_trace),
@@ -162,7 +162,7 @@ def of_device(n_devices: int) -> int | None:
   share of the machine's. None where it can't be told."""
   device = jax.local_devices()[0]
   if device.platform == 'cpu':
-    return of_machine() // n_devices
+    return of_machine() // min(n_devices, jax.local_device_count())
   return (device.memory_stats() or {}).get('bytes_limit')
 
 

@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from compgen_jax.experiment import lifeline
+
 _DISPATCH_S = 3.0  # seconds that a dispatch may take
 
 
@@ -21,6 +23,7 @@ class Pace:
   def dispatch(self, most: int) -> Iterator[int]:
     """Times one dispatch; gives the number of updates for it, 1 to `most`."""
     n = min(most, max(1, int(_DISPATCH_S / max(self._update_s, 1e-9))))
+    n = lifeline.of_lead(lambda: n)  # the same on all processes
     started = time.monotonic()
     yield n
     self._dispatches += 1

@@ -13,7 +13,6 @@ import os
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from compgen_jax.errors import ConfigError
 from compgen_jax.experiment.progress import say
 
 
@@ -42,26 +41,6 @@ def prepare() -> None:
     if jax.default_backend() == 'cpu':
       what = f'jax was used before compgen_jax: {jax.device_count()} of {cores()} cores work'
       say(f'{what}; set jax.config.update("jax_num_cpu_devices", {cores()}) right after the import')
-
-
-# What launchers of several processes tell each of them: how many there are.
-PROCESS_COUNTS = ('SLURM_STEP_NUM_TASKS', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')
-
-
-def require_one_process() -> None:
-  """Raises ConfigError where this process is one of several.
-
-  Each would train the whole run by itself, and all would write to one workdir. A job of Slurm may
-  have several tasks and yet start one process: what its step says counts, if it is in one.
-  """
-  told = next((name for name in PROCESS_COUNTS if name in os.environ), None)
-  n = int(os.environ[told]) if told and os.environ[told].isdecimal() else 1
-  if n == 1 and jax.distributed.is_initialized():
-    told, n = 'jax.distributed', jax.process_count()
-  if n > 1:
-    raise ConfigError(
-      f'{told}={n}: a run is one process, which uses all devices of its machine; legal is 1'
-    )
 
 
 def has_device() -> bool:
@@ -117,5 +96,7 @@ def side_by_side() -> bool:
 
 def hardware() -> str:
   """One line on what this process runs on."""
-  devices = jax.devices()
-  return f'{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), {cores()} cores'
+  devices, n = jax.devices(), jax.process_count()
+  each = f', each of {n} processes with' if n > 1 else ','
+  kind = f'{devices[0].device_kind} ({jax.default_backend()})'
+  return f'{len(devices)} x {kind}{each} {cores()} cores'

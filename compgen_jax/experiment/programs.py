@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from compgen_jax.config import Config
 from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
-from compgen_jax.learning.devices import REPLICATES, Devices
+from compgen_jax.learning.devices import REPLICATE, REPLICATES, Devices
 from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
@@ -65,7 +65,7 @@ def build(
     tx=_optimizer(config.optimizer, settings, stage.steps),
     sources=_sources(config, zip(stage.data, config.stage_rows(name))),
     anchor=_sources(config, config.anchor_rows(name).items()),
-    devices=Devices(base.devices.n, n_replicates),
+    devices=base.devices.for_training(n_replicates),
   )
   return Stage(name, config, setup, workdir)
 
@@ -117,7 +117,7 @@ def _updates(setup: Setup, config: Section, step: Callable, most: int) -> Callab
 
     return jax.lax.fori_loop(0, n, body, (state, zeros))
 
-  return jax.jit(setup.devices.shared(run), donate_argnums=0)
+  return jax.jit(setup.devices.spread(run), donate_argnums=0)
 
 
 def over_replicates(f: Callable, devices: Devices) -> Callable:
@@ -162,3 +162,11 @@ def replicated(tree: Any) -> Any:
   if mesh.empty:
     return tree
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def spread(setup: Setup, state: TrainState) -> TrainState:
+  """The state with every replicate on the devices that train it."""
+  if setup.devices.groups == 1:
+    return state
+  mesh = jax.sharding.get_mesh()
+  return jax.device_put(state, NamedSharding(mesh, PartitionSpec(REPLICATE)))

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from compgen_jax.experiment import lifeline
+
 
 class Progress:
   """Shows `done` of `total` updates with the rate, an ETA and a few metrics.
@@ -41,6 +43,8 @@ class Progress:
     self._write(f'{self._name:>16} {done:>6}/{self._total}  {pace}{shown}', last)
 
   def _write(self, line: str, last: bool = False) -> None:
+    if not lifeline.is_lead():
+      return
     if self._terminal:
       self._stream.write('\r\x1b[2K' + line + ('\n' if last else ''))
     else:
@@ -58,6 +62,11 @@ def _duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-  """One plain line for the person who watches; on a terminal, in place of the progress line."""
+  """One plain line for the person who watches; on a terminal, in place of the progress line.
+
+  (From process 0 of several.)
+  """
+  if not lifeline.is_lead():
+    return
   start = '\r\x1b[2K' if sys.stderr.isatty() else ''
   print(start + text, file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from compgen_jax import typed
 from compgen_jax.errors import CheckpointError, ConfigError, DamageError
-from compgen_jax.experiment import ancestry, files
+from compgen_jax.experiment import ancestry, files, lifeline, writers
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.progress import say
@@ -85,6 +85,9 @@ class Record:
     self.stage, self.seed = stage, seed
     self._workdir = workdir
     self._origin = typed.plain(origin(config, stage, seed))
+    self._writers = functools.cache(
+      lambda: writers.made(config.run.writers, workdir, config.experiment, stage, seed)
+    )
 
   @functools.cached_property
   def store(self) -> StageCheckpoints:
@@ -202,6 +205,10 @@ class Record:
     """Adds rows to a file of HISTORY at once, so that a stage can be watched (`tail -f`)."""
     if rows:
       files.append_sealed_jsonl(self.folder / f'{name}.jsonl', rows)
+    if name != 'samples' and lifeline.is_lead():
+      for row in rows:
+        for writer in self._writers():
+          writer.scalars(row['step'], writers.numbers(name, row))
 
   def write_evaluation(self, evaluation: Evaluation, settings: dict) -> None:
     about = {'settings': settings, 'origin': files.checksum(self._origin)}
@@ -210,17 +217,20 @@ class Record:
   def read_evaluation(self, settings: dict) -> Evaluation | None:
     """What was measured at the end under these settings, of parameters of this origin.
 
-    None where it is not there; where it is damaged, with a warning.
+    None where it is not there; where it is damaged, with a warning. (Process 0 reads.)
     """
-    try:
-      held = files.read_sealed(self.folder / 'evaluation.json')
-    except DamageError as e:
-      say(f'warning: {e}')
-      return None
+    held = lifeline.of_lead(self._held_evaluation)
     about = {'settings': settings, 'origin': files.checksum(self._origin)}
     if held is None or any(held[name] != value for name, value in about.items()):
       return None
     return Evaluation(held['rows'], held['items'], held['traces'])
+
+  def _held_evaluation(self) -> dict | None:
+    try:
+      return files.read_sealed(self.folder / 'evaluation.json')
+    except DamageError as e:
+      say(f'warning: {e}')
+      return None
 
 
 def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any) -> str:

@@ -17,12 +17,15 @@ from compgen_jax.experiment import (
   ancestry,
   evaluate,
   files,
+  lifeline,
   memory,
   platform,
+  processes,
   programs,
   provenance,
   stages,
   summary,
+  writers,
 )
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator, Pooled
 from compgen_jax.experiment.programs import Stage
@@ -30,7 +33,7 @@ from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.rows import Rows
 from compgen_jax.experiment.stages import Replicate
-from compgen_jax.learning.devices import DATA, Devices
+from compgen_jax.learning.devices import DATA, REPLICATE, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
@@ -62,8 +65,11 @@ def build_supports(config: Config, seed: int) -> dict[str, Support]:
   }
 
 
-def build_setup(config: Config, n_devices: int) -> Setup:
-  """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer."""
+def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
+  """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer.
+
+  `groups`: of the devices, each of which trains other replicates.
+  """
   task = config.task
   work = platform.division_of_work(config.model.d_model, config.run.microbatch_rows)
   model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
@@ -72,7 +78,7 @@ def build_setup(config: Config, n_devices: int) -> Setup:
     model,
     tx=None,
     sources=(),
-    devices=Devices(n_devices),
+    devices=Devices(n_devices, groups=groups, axis=DATA if groups == 1 else (REPLICATE, DATA)),
     row_columns=work.row_columns,
     microbatch_rows=work.microbatch_rows,
     rollout_rows=work.rollout_rows,
@@ -80,11 +86,14 @@ def build_setup(config: Config, n_devices: int) -> Setup:
   )
 
 
-def data_mesh(n_devices: int) -> jax.sharding.Mesh:
-  """The first devices, along the axis that batches are split over."""
-  auto = (jax.sharding.AxisType.Auto,)
-  devices = jax.devices()[:n_devices]
-  return jax.make_mesh((n_devices,), (DATA,), axis_types=auto, devices=devices)
+def data_mesh(n_devices: int, groups: int = 1) -> jax.sharding.Mesh:
+  """The first devices, along the axis that batches are split over; if there are several `groups` of
+  them, these along another one."""
+  shape, names = (n_devices,), (DATA,)
+  if groups > 1:
+    shape, names = (groups, n_devices // groups), (REPLICATE, DATA)
+  auto = (jax.sharding.AxisType.Auto,) * len(names)
+  return jax.make_mesh(shape, names, axis_types=auto, devices=jax.devices()[:n_devices])
 
 
 def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
@@ -100,14 +109,17 @@ def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
 
 
 def groups(config: Config, workdir: pathlib.Path) -> list[tuple[int, ...]]:
-  """The seeds that train together: all that have come equally far, or each alone (on a CPU)."""
-  if not platform.side_by_side():
+  """The seeds that train together: all that have come equally far; on a CPU one on each group of
+  devices."""
+  at_once = len(config.all_seeds) if platform.side_by_side() else config.mesh.replicate
+  if at_once == 1:
     return [(seed,) for seed in config.all_seeds]
   by_progress: dict[tuple, list[int]] = {}
   for seed in config.all_seeds:
     records = [Record(workdir, config, name, seed) for name in config.stage_order]
     by_progress.setdefault(tuple(map(stages.newest_checkpoint, records)), []).append(seed)
-  return [tuple(seeds) for seeds in by_progress.values()]
+  together = by_progress.values()
+  return [tuple(s[i : i + at_once]) for s in together for i in range(0, len(s), at_once)]
 
 
 def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -129,15 +141,19 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     validation.validate(config)
   else:
     config = config_lib.from_config_dict(config)
+  writers.require(config.run.writers)
   platform.prepare()
-  platform.require_one_process()
-  n_devices = validation.devices(config, jax.device_count())
+  plain = config_lib.to_dict(config)
+  agreed = files.checksum({'config': plain, 'workdir': str(workdir), 'jax': jax.__version__})
+  processes.join(config.run.distributed, config.run.join_s, agreed)
+  of_many = jax.process_count() > 1
+  n_devices = validation.devices(config, jax.device_count(), use_all=of_many)
   require_foreign_parents(config)
-  mesh = data_mesh(n_devices)
+  mesh = data_mesh(n_devices, config.mesh.replicate)
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
   with jax.set_mesh(mesh):
-    base = build_setup(config, n_devices)
+    base = build_setup(config, n_devices, config.mesh.replicate)
     # All that can be refused is refused before anything compiles, except what is drawn.
     files.require_workdir(workdir)
     require_origins(config, pathlib.Path(workdir))
@@ -148,8 +164,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     with lock:
       require_origins(config, folder)
       say(estimate)
-      plain = config_lib.to_dict(config)
-      if files.read_json(folder / 'config.json') != plain:
+      if lifeline.is_lead() and files.read_json(folder / 'config.json') != plain:
         (folder / 'report.html').unlink(missing_ok=True)  # it is of another config
         files.write_json(folder / 'config.json', plain)
       evaluations = _run_stages(config, folder, base, replicates)
@@ -158,9 +173,10 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         name: evaluate.pool([by_seed[seed] for seed in config.all_seeds])
         for name, by_seed in evaluations.items()
       }
-      held = _held(config, folder, rows, pooled)
+      held = lifeline.of_lead(lambda: _held(config, folder, rows, pooled))
       first, seconds = replicates[config.all_seeds[0]], time.monotonic() - started
       result = held or _write(config, folder, rows, evaluations, pooled, first, seconds)
+  lifeline.meet()  # else the files of process 0 might not be there yet
   say(summary.table_text(result))
   if held is not None:
     say('all results were there before: none was written again')
@@ -272,6 +288,7 @@ def _result_rows(
   for name, by_seed in evaluations.items():
     for seed in config.all_seeds:
       record = Record(folder, config, name, seed)
-      _, curve = record.read_history(config.stages[name].steps, config.eval.every)
+      steps, every = config.stages[name].steps, config.eval.every
+      _, curve = lifeline.of_lead(lambda: record.read_history(steps, every))
       rows += curve + by_seed[seed].rows
   return [row | {'experiment': config.experiment} for row in rows]  # it may have been renamed

@@ -15,17 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.errors import CheckpointError, DivergedError
-from compgen_jax.experiment import interruption, measures, sampled
+from compgen_jax.experiment import interruption, lifeline, measures, processes, sampled
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator
 from compgen_jax.experiment.history import History
 from compgen_jax.experiment.pace import Pace
+from compgen_jax.experiment.profile import Profile
 from compgen_jax.experiment.programs import (
   Stage,
   initial_params,
   initial_state,
   key_for,
   replicated,
+  spread,
 )
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
@@ -77,8 +79,8 @@ def run(
 
 
 def newest_checkpoint(record: Record) -> int:
-  """The update of a replicate's newest checkpoint; 0 where there is none."""
-  return record.store.latest() or 0
+  """The update of a replicate's newest checkpoint; 0 where there is none. (Process 0 looks.)"""
+  return lifeline.of_lead(lambda: record.store.latest() or 0)
 
 
 def _final_params(
@@ -90,7 +92,7 @@ def _final_params(
       return trained_params(stage, tuple(record.seed for record in records))
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
-  return replicated(_train(stage, replicates, records, parent).params)
+  return replicated(processes.whole(_train(stage, replicates, records, parent).params))
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -116,7 +118,7 @@ def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None
 
 def _one_of(tree: Any, i: int) -> Any:
   """Replicate i of arrays with a leading replicate axis."""
-  return jax.tree.map(lambda x: x[i], tree)
+  return processes.whole(jax.tree.map(lambda x: x[i], tree))
 
 
 def _train(
@@ -130,10 +132,12 @@ def _train(
   done, restored = _resumed(stage, records, state)
   if restored:
     state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
+  state = spread(stage.setup, state)
   stores = [record.store for record in records]
   for record in records:
     record.begin()
   histories, curves = _told(records, stores, done)
+  profile = Profile(config.run.profile, records[0].folder / 'profile')
   _announce(stage, seeds, done)
   given = _given(stage, replicates, start)
   progress, pace = Progress(stage.name, stage.steps, done), Pace()
@@ -146,9 +150,12 @@ def _train(
       break
     row_ends = _next_row(stage, done)
     with pace.dispatch(row_ends - done) as n:
-      state, metrics = stage.advance(state, given, n)
+      profile.before(done, n)
+      state, metrics = processes.call(stage.advance, state, given, n)
+      metrics = processes.whole(metrics)
       metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
     done += n
+    profile.after(done, done == stage.steps)
     interruption.unsaved(config.run.grace_s)
     for i, history in enumerate(histories):
       _require_health(stage, history, {name: value[i] for name, value in metrics.items()}, done)
@@ -156,7 +163,8 @@ def _train(
         history.close_row(done, time.monotonic() - started)
         records[i].append_history('metrics', history.rows[-1:])
     progress.show(done, {k: float(np.mean(metrics[k])) for k in SHOWN if k in metrics})
-    if interruption.asked() or saves_at(stage, done, time.monotonic() - saved_at):
+    is_due = lifeline.of_lead(lambda: saves_at(stage, done, time.monotonic() - saved_at))
+    if lifeline.interrupted() or is_due:
       for i, store in enumerate(stores):
         store.save(done, _one_of(state, i), histories[i].pending)
       saved_at = time.monotonic()
@@ -188,8 +196,8 @@ def _told(
   """What the replicates told of their updates up to `done`, and their curves."""
   histories, curves = [], []
   for record, store in zip(records, stores):
-    pending = store.pending(done) if done else []
-    rows, curve = record.continue_history(done, len(pending))
+    pending = lifeline.of_lead(lambda: store.pending(done) if done else [])
+    rows, curve = lifeline.of_lead(lambda: record.continue_history(done, len(pending)))
     histories.append(History(rows, pending))
     curves.append(curve)
   return histories, curves

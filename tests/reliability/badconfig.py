@@ -171,7 +171,7 @@ OF_VALUES = (
   value('eval.splits.deeper', 'nothing'),
   value('eval.splits.deeper', 'dry'),
   *(value(f'run.{x}', '0') for x in ('steps_per_call', 'checkpoint_every')),
-  *(value('run.data_parallel', text) for text in ('-1', '4096')),
+  *(value('mesh.data', text) for text in ('0', '4096')),
   value('run.microbatch_rows', '-1'),
   value('run.max_log_prob_gap', '-1.0'),
 )  # fmt: skip

@@ -86,7 +86,7 @@ def tried(n: int, resize: bool, seed: int = 0) -> tuple[int, int, list[str]]:
 
 
 def _on(devices: int, resize: bool) -> tuple[str, ...]:
-  return (f'run.data_parallel={devices}',) if resize else ()
+  return (f'mesh.data={devices}',) if resize else ()
 
 
 def _add_resize(parser) -> None:

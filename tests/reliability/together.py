@@ -1,0 +1,14 @@
+"""A config file: one stage that compiles little, for several processes."""
+
+from tests.experiments import tiny
+
+
+def get_config():
+  config = tiny(eval__every=6, eval__pass_k=(), contrasts=(), mesh__data=-1)
+  for stage in ('rl', 'rft'):
+    del config.stages[stage]
+  config.eval.splits = {'seen': 'sft', 'unseen': 'unseen'}
+  config.eval.curve = ('seen', 'unseen')
+  config.eval.trained = ('seen',)
+  config.run.update(join_s=60.0)
+  return config

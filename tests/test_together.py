@@ -1,0 +1,173 @@
+"""Several processes that are one run: real ones on this machine, with JAX's CPU collectives."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.reliability import trial
+
+CONFIG = 'tests/reliability/together.py'
+NO_EVALUATION = ('eval.every=0', 'stages.sft.steps=100000', 'run.checkpoint_every_s=1e6')
+JOIN = """
+import jax, numpy as np
+from compgen_jax.experiment import lifeline, processes, run
+processes.join('auto', 60.0, 'the same')
+mesh = run.data_mesh(jax.device_count())
+share = jax.NamedSharding(mesh, jax.P('data'))
+with jax.set_mesh(mesh):
+  mine = jax.make_array_from_callback((2,), share, lambda i: np.arange(1.0, 3.0)[i])
+  print(float(mine.sum()), processes.whole(mine).tolist(), end=' ')
+print(jax.process_count(), lifeline.of_lead(jax.process_index), lifeline.interrupted())
+"""
+
+
+def environment(index: int, count: int, port: int) -> dict[str, str]:
+  """What one sets for each of several processes on one machine, a device each."""
+  where = {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_PLATFORMS': 'cpu'}
+  return where | {
+    'JAX_NUM_PROCESSES': str(count),
+    'JAX_PROCESS_ID': str(index),
+    'JAX_NUM_CPU_DEVICES': '1',
+    'TF_CPP_MIN_LOG_LEVEL': '3',  # on a busy machine compilers complain that they are slow
+  }
+
+
+def free_port() -> int:
+  with socket.create_server(('', 0)) as server:
+    return server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(workdir: pathlib.Path, *flags: str, folders: tuple[pathlib.Path, ...] = ()):
+  """Two processes of one run, in folders of their own where these are given; those that are left at
+  the end are killed."""
+  port, ran = free_port(), []
+  command = trial.command(workdir, *flags, config=str(trial.REPOSITORY / CONFIG))
+  for i in range(2):
+    env = os.environ | environment(i, 2, port) | {'PYTHONPATH': str(trial.REPOSITORY)}
+    folder = folders[i] if folders else trial.REPOSITORY
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    ran.append(subprocess.Popen(command, cwd=folder, env=env, **quiet))
+  try:
+    yield ran
+  finally:
+    for process in ran:
+      process.kill()
+      process.communicate()
+
+
+def ended(ran: list[subprocess.Popen], within_s: float = 900.0) -> list[tuple[int, list[str]]]:
+  """`(status, lines on stderr)` of each process."""
+  until = time.monotonic() + within_s
+  outputs = [process.communicate(timeout=until - time.monotonic())[1] for process in ran]
+  return [(process.returncode, text.splitlines()) for process, text in zip(ran, outputs)]
+
+
+def trains(workdir: pathlib.Path) -> bool:
+  """Whether a row of metrics is there."""
+  return (workdir / 'stages/sft/seed-0/metrics.jsonl').exists()
+
+
+def outcome(workdir: pathlib.Path) -> dict[str, object]:
+  """All that a run must end with, without times; of checkpoints the digests."""
+  stage = workdir / 'stages/sft/seed-0'
+  found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
+  found['results'] = (workdir / 'results.jsonl').read_text()
+  rows = [json.loads(line) for line in (stage / 'metrics.jsonl').read_text().splitlines()]
+  found['metrics'] = [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
+  for path in sorted(stage.glob('checkpoints/*/_CHECKPOINT_METADATA')):
+    found[path.parent.name] = json.loads(path.read_text())['custom_metadata']['digest']
+  return found
+
+
+def test_two_processes_join():
+  """Processes that are as many runs, see their own devices alone, or learn different things."""
+  port = free_port()
+  command = [sys.executable, '-c', JOIN]
+  ran = [
+    subprocess.Popen(
+      command, env=os.environ | environment(i, 2, port), stdout=subprocess.PIPE, text=True
+    )
+    for i in range(2)
+  ]
+  said = [process.communicate(timeout=300)[0].splitlines()[-1] for process in ran]
+  assert said == ['3.0 [1.0, 2.0] 2 0 False'] * 2
+  assert [process.returncode for process in ran] == [0, 0]
+
+
+@pytest.fixture(scope='module')
+def one_process(tmp_path_factory):
+  """The workdir of a run of one process on two devices."""
+  workdir = tmp_path_factory.mktemp('one')
+  trial.finish(workdir, config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
+  return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(one_process, tmp_path):
+  """A batch, a reward or an evaluation that depends on how many processes there are; files or lines
+  of more than one of them."""
+  with started(tmp_path / 'w') as ran:
+    (status, said), (other_status, other_said) = ended(ran)
+  assert (status, other_status) == (0, 0), said + other_said
+  assert outcome(tmp_path / 'w') == outcome(one_process)
+  assert said[-1].startswith('report: ') and other_said == []
+  assert trial.leftovers(tmp_path / 'w') == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_them(one_process, tmp_path):
+  """A run of which one process stops and the other waits for ever, or that loses updates. It goes
+  on as one process on as many devices, to the same bits."""
+  # Of 12 updates; and the programs of the first save are compiled after the signal.
+  patient = 'run.steps_per_call=1', 'run.checkpoint_every_s=1e6', 'run.grace_s=100.0'
+  with started(tmp_path / 'w', *patient) as ran:
+    trial.until(ran[1], lambda: trains(tmp_path / 'w'))
+    ran[1].send_signal(signal.SIGTERM)
+    (status, said), (other_status, other_said) = ended(ran, within_s=120.0)
+  assert (status, other_status) == (75, 75), said + other_said
+  assert 'interrupted by SIGTERM: saved sft at update ' in said[-1] and other_said == []
+  trial.finish(tmp_path / 'w', config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
+  got, want = outcome(tmp_path / 'w'), outcome(one_process)
+  assert {name: got[name] for name in ('results', 'curve.jsonl', '12')} == {
+    name: want[name] for name in ('results', 'curve.jsonl', '12')
+  }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_one_is_killed(victim, tmp_path):
+  """Processes that wait for a dead one for ever, end in a core dump, or with pages of text."""
+  with started(tmp_path / 'w', *NO_EVALUATION) as ran:
+    trial.until(ran[0], lambda: trains(tmp_path / 'w'))
+    ran[victim].kill()
+    killed = time.monotonic()
+    other = 1 - victim
+    status, said = ended([ran[other]], within_s=30.0)[0]
+  assert time.monotonic() - killed < 15.0
+  assert status == 4
+  line = f'error: process {victim} of 2 is gone; the same command continues'
+  assert said[-1] == line and said.count(line) == 1
+  assert all('updates' in text or 'sft ' in text or 'memory' in text for text in said[:-1]), said
+
+
+@pytest.mark.slow
+def test_workdirs_that_are_not_one(tmp_path):
+  """Two processes on two file systems, of which a restart on the other one starts all over."""
+  folders = tmp_path / 'a', tmp_path / 'b'
+  for folder in folders:
+    folder.mkdir()
+  with started(pathlib.Path('w'), folders=folders) as ran:
+    (status, said), (other_status, other_said) = ended(ran)
+  assert (status, other_status) == (2, 2)
+  what = 'processes 1 do not see what process 0 writes there; legal is a folder that all share'
+  assert said == [f"error: workdir='w': {what}"] and other_said == []
+  assert not list(tmp_path.glob('*/w/config.json'))
