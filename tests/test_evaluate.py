@@ -10,7 +10,7 @@ import pytest
 
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import LeakError
-from compgen_jax.experiment import evaluate, run
+from compgen_jax.experiment import attempts, run
 from compgen_jax.experiment.evaluate import Evaluator
 from compgen_jax.learning import exploration
 from compgen_jax.model.rollout import Rollout
@@ -70,7 +70,7 @@ def test_given_steps_are_part_of_what_is_judged():
     tokens = jnp.pad(tokens, ((0, 0), (0, n_tokens - tokens.shape[1])), constant_values=pad)
     return Rollout(tokens, jnp.zeros(tokens.shape), tokens != pad, tokens[:, 0])
 
-  plainly = mock.patch.object(evaluate, '_attempt', evaluate._attempt.__wrapped__)
+  plainly = mock.patch.object(attempts, 'attempt', attempts.attempt.__wrapped__)
   only_late = mock.patch.dict(evaluator.__dict__, problems=problems)
   with plainly, only_late, mock.patch.object(exploration, 'rollout', write):
     evaluation = evaluator(None, 'sft', 12, final=True)

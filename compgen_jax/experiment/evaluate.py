@@ -16,8 +16,7 @@ import numpy as np
 
 from compgen_jax import typed
 from compgen_jax.config import Config
-from compgen_jax.experiment import kept, leaks, measures, points, processes
-from compgen_jax.learning import batches, exploration
+from compgen_jax.experiment import attempts, kept, leaks, measures, points, processes
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.rollout import Rollout
@@ -27,7 +26,6 @@ from compgen_jax.task.pools import replicate_salt
 from compgen_jax.task.render import Rendered
 from compgen_jax.task.support import Support, step_cap
 from compgen_jax.task.verify import Verdict
-from compgen_jax.task.vocab import TaskConfig
 
 MEASURES = (
   'traces',
@@ -66,55 +64,6 @@ def pool(evaluations: list[Evaluation]) -> Pooled:
   return Pooled(
     rows, {cell: [evaluation.items[cell] for evaluation in evaluations] for cell in cells}
   )
-
-
-@functools.partial(jax.jit, static_argnames=('prefix', 'task', 'step_cap'))
-def _problems(
-  key: jax.Array,
-  steps: Composition,
-  dry_B: jax.Array,
-  prefix: int,
-  task: TaskConfig,
-  step_cap: int,
-) -> tuple[Problem, Rendered]:
-  """Problems to be solved: their dry steps, `prefix` at most, are given."""
-  key_B = jax.random.split(key, steps.depth.shape[0])
-  dry = dry_B if prefix else 0
-  problems, rendered = batches.make(key_B, steps, dry, task, step_cap)
-  return problems, exploration.give(rendered, prefix, step_cap, task)
-
-
-@functools.partial(jax.jit, static_argnames=('setup', 'n_tokens', 'given_width'))
-def _attempt(
-  params,
-  problems: Problem,
-  rendered: Rendered,
-  sample_id_B: jax.Array,
-  key,
-  temperature,
-  setup: Setup,
-  n_tokens: int,
-  given_width: int,
-) -> tuple[Rollout, Verdict]:
-  """A trace and a verdict per row, the rows split over the devices."""
-
-  def mine(params, problems, rendered, sample_id_B, key, temperature):
-    here = setup.devices.row_ids(0, rendered.trace_length.shape[0])
-    problems, rendered, ids = jax.tree.map(lambda x: x[here], (problems, rendered, sample_id_B))
-    return exploration.attempt(
-      setup,
-      params,
-      problems,
-      rendered,
-      key,
-      ids[:, None],
-      n_tokens=n_tokens,
-      temperature=temperature,
-      given_width=given_width,
-    )
-
-  on_all = setup.devices.shared(mine, row_outputs=True)
-  return on_all(params, problems, rendered, sample_id_B, key, temperature)
 
 
 class _Drawn(NamedTuple):
@@ -199,7 +148,7 @@ class Evaluator:
     """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
     task, cap = self._config.task, self.step_cap
     return {
-      cell: _problems(*drawn, self._support[cell].prefix, task, cap)
+      cell: attempts.posed(*drawn, self._support[cell].prefix, task, cap)
       for cell, drawn in self._drawn.items()
     }
 
@@ -248,7 +197,9 @@ class Evaluator:
     if sample_id_B is None:
       sample_id_B = jnp.arange(rendered.trace_length.shape[0])
     rows = params, problems, rendered, sample_id_B, self._key, temperature
-    return processes.whole(processes.call(_attempt, *rows, self._setup, n_tokens, given_width))
+    return processes.whole(
+      processes.call(attempts.attempt, *rows, self._setup, n_tokens, given_width)
+    )
 
   def _attempts(
     self,
