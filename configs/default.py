@@ -3,9 +3,8 @@ fields:
 
   python -m compgen_jax.main --config=configs/default.py --workdir=runs/d --config.model.d_model=128
 
-Hardware: 2 CPU cores. The values are those of the quickstart's SFT stage (configs/quickstart.py has
-its time and numbers). Every field is an int, float, bool, str, or a tuple of these; an override of
-another type is refused.
+Hardware: 2 CPU cores (configs/quickstart.py has times and numbers). Every field is an int, float,
+bool, str, or a tuple of these; an override of another type is refused.
 """
 
 import dataclasses

@@ -2,9 +2,10 @@
 
   launch/run.sh configs/finding1.py '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores, about an hour a replicate on one of them. These settings are new, and no
-replicate has finished yet. Seed 0, at L = 4: SFT 10 %, RL on compounds 29 % after half of its
-updates, RL on atoms 7 % (results/NOTES.md). results/finding1 was measured with other settings.
+Hardware: one H100, about fifteen minutes for the five replicates side by side (reckoned from its
+rates; compiling is a third of it); or one CPU core, about two hours a replicate. To expect, at
+L = 4: SFT 16 %, RL on compounds 52 %, rejection fine-tuning 25 %, SFT continued 19 %
+(results/finding1_h100).
 
 All arms start from one SFT parent, which saw 48 compositions of two and three steps. They see
 equally many batches: RL on compounds of the `rl` pool, RL on atoms, rejection fine-tuning on the

@@ -81,9 +81,9 @@ def _number(text: str | None, name: str) -> int | None:
 
 def _detected(told: Place, mode: str) -> Place | None:
   """What JAX detects, in addition to what is told; None where that is nothing."""
-  from jax._src import clusters  # its public interface detects only while it connects
-
   try:
+    from jax._src import clusters  # JAX's public interface detects only while it connects
+
     with warnings.catch_warnings(action='ignore'):
       found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
         told.address, told.count, told.index, None, None, 30
