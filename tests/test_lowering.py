@@ -19,6 +19,8 @@ from compgen_jax.experiment import programs, run
 from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
+pytestmark = pytest.mark.slow
+
 PLATFORMS = ('tpu', 'cuda')
 BF16 = dict(model__dtype='bfloat16')
 # Each kind of stage and both precisions; among them layers scanned and recomputed, Muon,

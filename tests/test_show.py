@@ -14,6 +14,8 @@ from compgen_jax.experiment.shown import Asked
 from configs import default
 from tests.experiments import tiny
 
+pytestmark = pytest.mark.slow
+
 PROBLEM = 'bca dd: earlier reverse, merge successor'
 TITLES = [
   'atoms, depth 1', 'seen, depth 1', 'seen, depth 2', 'unseen, depth 2', 'deeper, depth 3',

@@ -15,6 +15,8 @@ from compgen_jax.experiment.checkpoint import CheckpointError
 from compgen_jax.model import rollout
 from compgen_jax.task import text
 
+pytestmark = pytest.mark.slow
+
 WHAT = 'bca dd: earlier reverse, merge successor'
 
 
