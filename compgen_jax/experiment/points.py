@@ -20,7 +20,7 @@ def attempts(
   n_rows: int,
   attempt: Callable[[Problem, Rendered, jax.Array], Any],
 ) -> dict[Hashable, Any]:
-  """What `attempt` gives for the first n problems of each cell.
+  """What `attempt` gives for the first n problems of each cell, as numpy arrays.
 
   Args:
     cells: name -> problems and their tokens, of one shape in all cells; at least n rows each.
@@ -34,7 +34,9 @@ def attempts(
   for first in range(0, len(names), at_once):
     group = names[first : first + at_once]
     rows = joined([cells[name] for name in group], n, n_rows)
-    attempted = attempt(*rows, place_B)
+    # To the host before it is cut up: cutting rows that are split over devices is a collective, and
+    # two of them in flight can wait for each other for ever on a CPU.
+    attempted = jax.device_get(attempt(*rows, place_B))
     for i, name in enumerate(group):
       found[name] = jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], attempted)
   return found
