@@ -38,11 +38,12 @@ def lines(
     for cell in cells
   ]
   problems, rendered = points.joined(repeated, SAMPLES, n_rows)
-  rollout, verdict = evaluator.write(params, problems, rendered, settings.temperature, prefix=0)
+  written = evaluator.write(params, problems, rendered, settings.temperature, prefix=0)
+  rollout, verdict = jax.device_get(written)
   rewards = REWARDS[settings.reward](verdict, problems.composition.depth)
-  written = kept.first_problems(rendered, rollout, config.task)[: len(cells) * SAMPLES]
+  texts = kept.first_problems(rendered, rollout, config.task)[: len(cells) * SAMPLES]
   found = []
-  for i, (trace, reward) in enumerate(zip(written, np.asarray(rewards).astype(float).tolist())):
+  for i, (trace, reward) in enumerate(zip(texts, np.asarray(rewards).astype(float).tolist())):
     split, depth = cells[i // SAMPLES]
     label = {'step': step, 'split': split, 'depth': depth, 'reward': reward}
     found.append(label | trace | {'problem': 0})
