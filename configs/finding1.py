@@ -70,14 +70,11 @@ def common(experiment: str, updates: int, size: str = 'all') -> ConfigDict:
     raise ValueError(f'size {size!r}; legal is all | small')
   config = quickstart.recipe()
   config.experiment = experiment
-  for name in ('compound', 'atomic'):
-    del config.stages[name]
-  config.stages.sft_continued.steps = updates
   if size == 'small':
     quickstart.make_small(config)
   else:
-    for name in ('sft', 'sft_continued'):
-      config.stages[name].shares = SFT_SHARES
+    config.stages.sft.shares = SFT_SHARES
+  quickstart.continue_sft(config, updates)
   config.supports.deeper.depths = (4, 5)
   config.eval.every = 500 if size == 'all' else 100
   config.contrasts = ()

@@ -1,16 +1,19 @@
 """Finding 2: a skill becomes composable where RL shows it inside compositions.
 
   launch/run.sh configs/finding2.py '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding2.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores, about three quarters of an hour a replicate on one of them (reckoned from the
-time of an update). Not run yet: there are no numbers to expect.
+Hardware: 2 CPU cores, about three quarters of an hour a replicate on one of them; of the small
+task, that of the quickstart, a third of that (both reckoned from the time of an update). Not run
+yet: there are no numbers to expect.
 
-Eight skills leave the RL data, with every composition that holds one of them. They are put back as
-nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`). All arms start from the
-SFT parent of finding 1, which has seen all skills, and see equally many prompts; a quarter of them
-is what is put back. Controls: rejection fine-tuning on the prompts of `composed`, and SFT
-continued. Splits: `held` (compositions that hold one of the eight, pool `test`, two to five steps),
-`kept` (those that hold none), `held_atoms`, and the first four of finding 1.
+Eight skills (four in the small task) leave the RL data, with every composition that holds one of
+them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`).
+All arms start from the SFT parent of finding 1, which has seen all skills, and see equally many
+prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
+`composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
+to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding
+1.
 """
 
 from ml_collections import ConfigDict

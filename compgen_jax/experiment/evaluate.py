@@ -154,9 +154,8 @@ class Evaluator:
 
   @property
   def rows(self) -> int:
-    """Rows of a call of the program that evaluates: whole cells, as many as suit the platform."""
-    n = self._config.eval.problems
-    return n * max(1, min(self._setup.evaluation_rows // n, len(self._drawn)))
+    """Rows of a call of the program that evaluates."""
+    return self._setup.rows_evaluated(self._config.eval.problems, len(self._drawn))
 
   def sample(
     self, params, split: str, depth: int, temperature: float, repeat: int = 1

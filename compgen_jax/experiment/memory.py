@@ -117,8 +117,7 @@ def _evaluating(config: Config, base: Setup) -> _Rows:
   n_prompt, n_trace = config.task.prompt_width(deepest), config.task.trace_width(deepest) + SLACK
   n_cells = sum(len(support.depths) for support in supports)
   n_rows = n_cells * config.eval.problems
-  here = max(config.eval.problems, min(base.evaluation_rows, n_rows))
-  here = ceil_div(here, base.devices.n)
+  here = ceil_div(base.rows_evaluated(config.eval.problems, n_cells), base.devices.n)
   at_once = min(base.rollout_rows or here, here)
   values = (deepest + 2) * (config.task.width + 1)
   problems = n_rows * (n_prompt + n_trace + values) * FLOAT

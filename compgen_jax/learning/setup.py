@@ -46,3 +46,7 @@ class Setup:
   microbatch_rows: tuple[int, ...] = ()
   rollout_rows: int = 0
   evaluation_rows: int = 0
+
+  def rows_evaluated(self, n_problems: int, n_cells: int) -> int:
+    """Rows of a call of the program that evaluates: whole cells, as many as suit the platform."""
+    return n_problems * max(1, min(self.evaluation_rows // n_problems, n_cells))
