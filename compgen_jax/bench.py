@@ -1,7 +1,7 @@
 """Times every part of training, beside the matrix-product peak of the same process.
 
   launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png]
-  [--peer] [--policy DIR] [--first_update]
+  [--peer] [--policy DIR] [--first_update] [--finding]
 
 What is measured of a config: its first stage of SFT and its stage of RL with the deepest problems.
 How to read the numbers: results/bench/README.md. With these flags more is measured:
@@ -12,6 +12,7 @@ How to read the numbers: results/bench/README.md. With these flags more is measu
 samples of the same lengths.
 --first_update: seconds from the start of a run to its first SFT update, with an empty and with a
 filled compile cache.
+--finding: minutes of training until RL on compounds shows finding 1, of each seed; nothing else.
 """
 
 import pathlib
@@ -46,6 +47,9 @@ _POLICY = flags.DEFINE_string(
 )
 _FIRST_UPDATE = flags.DEFINE_bool(
   'first_update', False, 'Also time how long a run takes to its first SFT update.'
+)
+_FINDING = flags.DEFINE_bool(
+  'finding', False, 'Time only how long training takes until RL shows finding 1 (runs to its end).'
 )
 
 
@@ -124,8 +128,8 @@ def _main():
   config = command_line.CONFIG.value
   command_line.require(config=config)
   from compgen_jax import config as config_lib
-  from compgen_jax.benchmark import growth, policy, pytorch, table, trl, workload
-  from compgen_jax.experiment import run
+  from compgen_jax.benchmark import finding, growth, policy, pytorch, table, trl, workload
+  from compgen_jax.experiment import platform, provenance, run
 
   # Mistakes of the user end the command before minutes of measuring.
   typed, shapes = config_lib.from_config_dict(config), _shapes(_SHAPES.value)
@@ -134,6 +138,17 @@ def _main():
   points = growth.points(config) if _GROWTH.value else []
   if _PEER.value:
     pytorch.require()
+
+  if _FINDING.value:
+    result = dict(
+      finding=finding.measure(finding.prepared(config)),
+      hardware=platform.hardware(),
+      command=provenance.command(),
+      commit=provenance.commit(),
+    )
+    _save(result)
+    print(table.finding(result['finding']))
+    return
 
   more: dict[str, Any] = {}
   if _FIRST_UPDATE.value:  # before this process takes an accelerator's memory

@@ -25,7 +25,7 @@ SFT_SHARES = (0.375, 0.375, 0.25)
 
 
 def get_config() -> ConfigDict:
-  config = common('finding1', UPDATES)
+  config = common('finding1', {'all': UPDATES})
   config.rl.group = config.rft.group = GROUP
   config.supports.deeper.depths = (4, 5, 6, 7, 8)
   prefix = quickstart.PREFIX
@@ -61,22 +61,23 @@ def get_config() -> ConfigDict:
   return config
 
 
-def common(experiment: str, updates: int, size: str = 'all') -> ConfigDict:
+def common(experiment: str, updates: dict[str, int], size: str = 'all') -> ConfigDict:
   """What all findings share: the SFT parent, SFT continued, the pools and the first splits.
 
-  `updates`: of every arm. `size`: all | small, the task with all modules or that of the quickstart.
+  `updates`: of every arm, by size. `size`: all | small, the task with all modules or that of the
+  quickstart.
   """
-  if size not in ('all', 'small'):
-    raise ValueError(f'size {size!r}; legal is all | small')
+  if size not in updates:
+    raise ValueError(f'size {size!r}; legal is {" | ".join(updates)}')
   config = quickstart.recipe()
   config.experiment = experiment
   if size == 'small':
     quickstart.make_small(config)
   else:
     config.stages.sft.shares = SFT_SHARES
-  quickstart.continue_sft(config, updates)
+  quickstart.continue_sft(config, updates[size])
   config.supports.deeper.depths = (4, 5)
-  config.eval.every = 500 if size == 'all' else 100
+  config.eval.every = updates[size] // 4
   config.contrasts = ()
   return config
 

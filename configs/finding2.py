@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = {'all': 1000, 'small': 300}  # of every arm
+UPDATES = {'all': 1000, 'small': 200}
 HELD = {  # every third skill
   'all': (
     'reverse',
@@ -39,7 +39,7 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
 
 
 def get_config(size: str = 'all') -> ConfigDict:
-  config = finding1.common('finding2', UPDATES.get(size, 0), size)
+  config = finding1.common('finding2', UPDATES, size)
   held = HELD[size]
   quickstart.add_support(config, 'without', pool='rl', without_skills=held)
   quickstart.add_support(config, 'composed', pool='rl', with_skills=held)

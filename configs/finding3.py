@@ -1,6 +1,7 @@
 """Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them best.
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding3.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: 2 CPU cores, about two hours a replicate on one of them (reckoned from the time of an
 update). Not run yet: there are no numbers to expect.
@@ -19,19 +20,28 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = 600  # of every arm
+UPDATES = {'all': 600, 'small': 100}  # of every arm
 # Families: choosing, building, choosing by content, partial application.
-HELD = ('earlier', 'merge', 'greater', 'bind_first')
+HELD = {
+  'all': ('earlier', 'merge', 'greater', 'bind_first'),
+  'small': ('earlier', 'merge', 'by_first_letter', 'bind_first'),
+}
 PUT_BACK = 0.25  # share of the prompts
 DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 
-def get_config() -> ConfigDict:
-  config = finding1.common('finding3', UPDATES)
-  for name in HELD:
+def get_config(size: str = 'all') -> ConfigDict:
+  config = finding1.common('finding3', UPDATES, size)
+  held = HELD[size]
+  for name in held:
     _hold_out(config, name)
-  config.eval.every = 200
-  config.eval.curve = ('unseen', *(f'with_{name}' for name in HELD))
+  config.eval.curve = ('unseen', *(f'with_{name}' for name in held))
+
+  def contrast(name, *arms, depth):
+    """A weighted sum of arms, each on the split of its mechanism; the mean over mechanisms."""
+    terms = ((w / len(held), f'{arm}_{h}', f'with_{h}', depth) for h in held for arm, w in arms)
+    return name, tuple(terms)
+
   composed = (('depth2', 0.5), ('depth3', 0.5))
   config.contrasts = (
     *(
@@ -65,12 +75,3 @@ def _hold_out(config: ConfigDict, name: str) -> None:
   finding1.add_arm(config, f'depth2_{name}', 'rl', kept | put_back[2])
   finding1.add_arm(config, f'depth3_{name}', 'rl', kept | put_back[3])
   finding1.add_arm(config, f'rft_{name}', 'rft', kept | put_back[2])
-
-
-def contrast(name: str, *arms: tuple[str, float], depth: int) -> tuple:
-  """A weighted sum of arms, each on the split of its mechanism; the mean over mechanisms."""
-  return name, tuple(
-    (weight / len(HELD), f'{arm}_{held}', f'with_{held}', depth)
-    for held in HELD
-    for arm, weight in arms
-  )

@@ -1,6 +1,7 @@
 """Finding 4: RL works best beyond what SFT has shown, and SFT should show all modules composed.
 
   launch/run.sh configs/finding4.py '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding4.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: 2 CPU cores, about an hour and a half a replicate on one of them (reckoned from the time
 of an update). Not run yet: there are no numbers to expect.
@@ -19,28 +20,33 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = 600  # of every arm
-SIZES = (12, 24, 48)  # compositions that RL sees; the last are as many as SFT sees
-MISSING = ('rotate_right', 'sort_down', 'half_turn', 'squeeze')  # skills, one of each section
-ISOLATED_BATCH = 94  # problems of one step that have as many tokens as 64 of SFT's
+UPDATES = {'all': 600, 'small': 100}  # of every arm
+# Compositions that RL sees; the last are as many as SFT sees.
+SIZES = {'all': (12, 24, 48), 'small': (6, 12, 24)}
+MISSING = {  # skills, of different sections
+  'all': ('rotate_right', 'sort_down', 'half_turn', 'squeeze'),
+  'small': ('swap_ends', 'opposite', 'bump_last', 'drop_last'),
+}
+ISOLATED_BATCH = {'all': 94, 'small': 96}  # single steps, of as many tokens as 64 problems of SFT
 DEPTHS = (2, 3, 4, 5)
 
 
-def get_config() -> ConfigDict:
-  config = finding1.common('finding4', UPDATES)
+def get_config(size: str = 'all') -> ConfigDict:
+  config = finding1.common('finding4', UPDATES, size)
+  sizes, missing = SIZES[size], MISSING[size]
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
-  for n in SIZES:
+  for n in sizes:
     _explore(config, n)
   finding1.add_arm(config, 'rft', 'rft', compounds)
 
-  quickstart.add_support(config, 'sft_missing', **quickstart.SFT_TABLE, without_skills=MISSING)
+  quickstart.add_support(config, 'sft_missing', **_table(config), without_skills=missing)
   config.supports.dry_missing = config.supports.dry.copy_and_resolve_references()
-  config.supports.dry_missing.without_skills = MISSING
+  config.supports.dry_missing.without_skills = missing
   config.supports.atoms_prefixed = default.support(depths=(1,), prefix=quickstart.PREFIX)
-  config.supports.lacking = default.support(pool='test', depths=DEPTHS, with_skills=MISSING)
+  config.supports.lacking = default.support(pool='test', depths=DEPTHS, with_skills=missing)
   for name, data, settings in (
     ('sft_missing', ('sft_missing', 'sft_missing_prefixed', 'dry_missing'), {}),
-    ('sft_isolated', ('atoms', 'atoms_prefixed', 'dry'), dict(batch=ISOLATED_BATCH)),
+    ('sft_isolated', ('atoms', 'atoms_prefixed', 'dry'), dict(batch=ISOLATED_BATCH[size])),
   ):
     steps, shares = config.stages.sft.steps, config.stages.sft.shares
     config.stages[name] = default.stage('sft', '', steps, data, shares, **settings)
@@ -49,11 +55,10 @@ def get_config() -> ConfigDict:
     config.stages[name].init_from = parent
 
   config.eval.splits.lacking = 'lacking'
-  config.eval.every = 200
   config.eval.curve = ('unseen', 'deeper')
   config.contrasts = (
-    *_contrasts('disjoint', 'overlap'),
-    *_contrasts('overlap', 'inside'),
+    *_contrasts('disjoint', 'overlap', sizes),
+    *_contrasts('overlap', 'inside', sizes),
     *(
       finding1.difference(f'f4.L{depth}.{name}', arm, other, split, depth)
       for split, depths in (('unseen', (2, 3)), ('deeper', (4, 5)))
@@ -71,11 +76,16 @@ def get_config() -> ConfigDict:
   return config
 
 
+def _table(config: ConfigDict) -> dict[str, int]:
+  """How many compositions SFT sees, and how often each module is in them."""
+  return {field: config.supports.sft[field] for field in ('compositions', 'covers')}
+
+
 def _explore(config: ConfigDict, n: int) -> None:
   """RL on n compositions of SFT's, on half as many of them and as many others, and on n others."""
   for part in (n, n // 2):
     for name, pool in (('sft', 'sft'), ('new', 'rl')):
-      fields = quickstart.SFT_TABLE | dict(pool=pool, subset=part)
+      fields = _table(config) | dict(pool=pool, subset=part)
       quickstart.add_support(config, f'{name}_{part}', **fields)
   for arm, parts in (
     ('inside', (f'sft_{n}',)),
@@ -86,7 +96,7 @@ def _explore(config: ConfigDict, n: int) -> None:
     finding1.add_arm(config, f'{arm}_{n}', 'rl', {name: 1 / len(names) for name in names})
 
 
-def _contrasts(arm: str, other: str) -> list[tuple]:
+def _contrasts(arm: str, other: str, sizes: tuple[int, ...]) -> list[tuple]:
   """The difference of two kinds of support, on unseen compositions, over all sizes and by size."""
 
   def mean(name, sizes, split):
@@ -95,7 +105,7 @@ def _contrasts(arm: str, other: str) -> list[tuple]:
 
   name = f'f4.{arm}_minus_{other}'
   return [
-    mean(name, SIZES, 'unseen'),
-    mean(f'{name}.deeper', SIZES, 'deeper'),
-    *(mean(f'{name}.n{n}', (n,), 'unseen') for n in SIZES),
+    mean(name, sizes, 'unseen'),
+    mean(f'{name}.deeper', sizes, 'deeper'),
+    *(mean(f'{name}.n{n}', (n,), 'unseen') for n in sizes),
   ]

@@ -42,7 +42,7 @@ SKILLS = (
   'double_first',
 )
 ROUTINGS = ('previous', 'earlier', 'merge', 'by_first_letter', 'bind_first')
-COMPOSITIONS = 20  # what SFT then sees
+TABLE = dict(compositions=24, covers=3)  # what SFT then sees
 # Muon takes steps of one size, however little there is to learn: atoms get AdamW, at a small rate.
 ATOMIC = dict(optimizer='adamw', lr=2e-4)
 
@@ -84,7 +84,7 @@ def make_small(config: ConfigDict) -> None:
   """Leaves half of the modules, which are learned in minutes."""
   config.task.skills, config.task.routings = SKILLS, ROUTINGS
   for name in ('sft', 'sft_prefixed'):
-    config.supports[name].compositions = COMPOSITIONS
+    config.supports[name].update(TABLE)
   config.stages.sft.steps = 1000
 
 

@@ -15,7 +15,8 @@ from configs import finding2, finding3, finding4
 from tests import helpers
 from tests.models import quick_jit
 
-FINDINGS = ('finding1', 'finding2', 'finding2:small', 'finding3', 'finding4')
+NAMES = ('finding2', 'finding3', 'finding4')
+FINDINGS = ('finding1', *NAMES, *(f'{name}:small' for name in NAMES))
 ROOTS = ('sft', 'sft_missing', 'sft_isolated')
 
 
@@ -46,7 +47,9 @@ def test_all_arms_see_equally_much(name):
   sizes = {(config.settings(arm).prompts, config.settings(arm).group) for arm in explore}
   assert len(sizes) == 1
   parents = {arm: config.stages[arm].init_from for arm in arms}
-  others = {'missing': 'sft_missing', 'isolated': 'sft_isolated'} if name == 'finding4' else {}
+  others = (
+    {'missing': 'sft_missing', 'isolated': 'sft_isolated'} if name.startswith('finding4') else {}
+  )
   assert parents == {arm: 'sft' for arm in arms} | others
   assert all(config.stages[root].init_from == '' for root in ROOTS if root in config.stages)
 
@@ -84,10 +87,12 @@ def test_finding_2_holds_skills_out(size, n_held):
   assert set(split['held'].with_skills) == set(split['kept'].without_skills) == held
 
 
-def test_finding_3_holds_routing_mechanisms_out():
+@pytest.mark.parametrize('size', ['all', 'small'])
+def test_finding_3_holds_routing_mechanisms_out(size):
   """A held-out mechanism that RL sees, or one that is put back at another depth."""
-  config = from_config_dict(finding('finding3'))
-  for held in finding3.HELD[:2]:
+  config = from_config_dict(finding(f'finding3:{size}'))
+  assert len(finding3.HELD[size]) == 4
+  for held in finding3.HELD[size][1:3]:
     for arm, depths in (('none', ()), ('depth1', (1,)), ('depth2', (2,)), ('depth3', (3,))):
       rows = list(shown(config, f'{arm}_{held}', 0, n=100))
       assert {depth for _, depth, used in rows if held in used} == set(depths)
@@ -97,17 +102,18 @@ def test_finding_3_holds_routing_mechanisms_out():
     assert config.stages[f'rft_{held}'].data == config.stages[f'depth2_{held}'].data
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-def test_finding_4_overlap_is_exact(seed):
+@pytest.mark.parametrize('size, seed', [('all', 0), ('small', 1)])
+def test_finding_4_overlap_is_exact(size, seed):
   """Supports of unequal size, or an overlap that is there by chance."""
-  config = from_config_dict(finding('finding4'))
+  config = from_config_dict(finding(f'finding4:{size}'))
+  sizes = finding4.SIZES[size]
 
   def build(name):
     return tables.build(name, config.supports[name], config.task, config.pools, seed)
 
   sft = build('sft')
-  assert len(sft.table.depth) == finding4.SIZES[-1]
-  for n in finding4.SIZES:
+  assert len(sft.table.depth) == sizes[-1]
+  for n in sizes:
     for arm, shared in (('inside', n), ('overlap', n // 2), ('disjoint', 0)):
       stage = config.stages[f'{arm}_{n}']
       parts = [build(name) for name in stage.data]
@@ -121,16 +127,17 @@ def test_finding_4_overlap_is_exact(seed):
       assert len(set(stage.shares)) == 1
 
 
-def test_finding_4_parents():
+@pytest.mark.parametrize('size', ['all', 'small'])
+def test_finding_4_parents(size):
   """An SFT parent that has seen what it should lack, or more tokens than that of finding 1."""
-  config = from_config_dict(finding('finding4'))
-  missing = set(finding4.MISSING)
+  config = from_config_dict(finding(f'finding4:{size}'))
+  missing = set(finding4.MISSING[size])
   assert not any(used & missing for _, _, used in shown(config, 'sft_missing', 1))
   assert len(missing) == 4
   taught = [s for s in config.stages['sft_isolated'].data if not config.supports[s].dry]
   assert {config.supports[s].depths for s in taught} == {(1,)}
   setup = run.build_setup(config, 1)
-  assert abs(_tokens(config, setup, 'sft_isolated') / _tokens(config, setup, 'sft') - 1) < 0.02
+  assert abs(_tokens(config, setup, 'sft_isolated') / _tokens(config, setup, 'sft') - 1) < 0.03
 
 
 def _tokens(config, setup, stage, n=32):

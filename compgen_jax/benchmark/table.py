@@ -68,3 +68,19 @@ def _policy(p: dict[str, Any]) -> list[str]:
     f'  {p["decoded_useful"]:.0%} of the decoded columns hold a token; '
     f'{p["signal"]:.0%} of the samples carry a signal',
   ]
+
+
+def finding(f: dict[str, Any]) -> str:
+  """The minutes to finding 1, as `finding.measure` makes them."""
+  what = f'{f["target"]:.0%} at L = {f["depth"]} ({f["split"]}, validation)'
+
+  def minutes(m: float | None) -> str:
+    return 'not reached' if m is None else f'{m:.1f} min'
+
+  lines = [
+    f'seed {one["seed"]}: SFT {one["sft"]:.1%}, RL {one["best"]:.1%} at best; {what}: '
+    f'{minutes(one["minutes"])} (SFT {minutes(one["sft_minutes"])}, RL {minutes(one["rl_minutes"])})'
+    for one in f['replicates']
+  ]
+  allowed = f'SFT {f["parent_at_most"]:.0%} at most'
+  return '\n'.join([*lines, f'median: {what} after {minutes(f["minutes"])} of training; {allowed}'])
