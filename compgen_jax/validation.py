@@ -143,6 +143,7 @@ def _supports(config: Config) -> None:
     require(0 <= support.covers <= n, f'{path}.covers', support.covers, f'0 to {most}')
     ok = support.subset == 0 or len(support.depths) <= support.subset <= n
     require(ok, f'{path}.subset', support.subset, f'0, or one per depth to {most}')
+    _overlap(config, name)
     for kind, legal_names in (('skills', config.task.skills), ('routings', config.task.routings)):
       without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
       _names(f'{path}.without_{kind}', without, legal_names)
@@ -157,6 +158,23 @@ def _supports(config: Config) -> None:
         legal = "a routing mechanism and a skill, as 'merge reverse'"
         require(pair in every_pair, f'{path}.{field}', pair, legal)
       _no_repetition(f'{path}.{field}', getattr(support, field), 'pairs')
+
+
+def _overlap(config: Config, name: str) -> None:
+  """What a support takes of another: a share of a finite one, whose own is whole."""
+  support, path = config.supports[name], f'supports.{name}.overlap'
+  if not support.overlap:
+    return
+  finite = [n for n, s in config.supports.items() if n != name and s.compositions and not s.overlap]
+  legal = f'(support, share), share 0 to 1, support one of {" | ".join(finite)}'
+  match support.overlap:
+    case (str(other), int() | float() as share) if other in finite and 0 <= share <= 1:
+      pass
+    case _:
+      require(False, path, support.overlap, legal)
+  n = support.compositions
+  require(n > 0, f'supports.{name}.compositions', n, 'a number above 0 beside overlap')
+  require(not support.subset, f'supports.{name}.subset', support.subset, '0 beside overlap')
 
 
 def _stages(config: Config) -> None:

@@ -24,6 +24,7 @@ def support(**changes) -> ConfigDict:
   config.compositions = 0  # keep only this many compositions, an equal share per depth; 0 keeps all
   config.covers = 0  # of these, at least so many hold each skill and each routing mechanism in use
   config.subset = 0  # then keep only so many of them, an equal share per depth; 0 keeps all
+  config.overlap = ()  # (support, share): that share of them comes from another finite support
   config.without_skills = ()  # names; compositions that use one of them are left out
   config.without_routings = ()  # names, likewise
   config.with_skills = ()  # names; only compositions that use at least one of them; () asks nothing

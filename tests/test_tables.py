@@ -98,6 +98,38 @@ def test_subset():
   assert set(draw(half, 1000)) == set(rows)
 
 
+@pytest.mark.parametrize('share, n_taken', [(0.0, 0), (0.5, 10), (0.33, 6), (1.0, 20)])
+@pytest.mark.parametrize('pool', ['sft', 'rl'])
+def test_overlap_is_exact(pool, share, n_taken):
+  """Catches an overlap that chance adds to (in the same pool), or that rounds away."""
+  other = build(depths=(2, 3), compositions=30)
+  taking = _taking(other, pool=pool, compositions=20, overlap=('other', share))
+  rows = helpers.steps(taking.table, TASK)
+  assert collections.Counter(map(len, rows)) == {2: 10, 3: 10} and len(set(rows)) == 20
+  assert tables.shared(taking, other) == n_taken
+  rest = set(rows) - set(helpers.steps(other.table, TASK))
+  assert rest <= set(helpers.steps(build(depths=(2, 3), pool=pool, compositions=400).table, TASK))
+
+
+def test_what_is_taken_fits_the_config():
+  """Catches a skill that is left out and comes back by the overlap."""
+  other = build(depths=(2, 3), compositions=30)
+  taking = _taking(other, compositions=8, overlap=('other', 1.0), without_skills=('reverse',))
+  assert not any('reverse' in skill for row in helpers.steps(taking.table, TASK) for skill in row)
+  assert tables.shared(taking, other) == 8
+
+
+def test_an_overlap_that_does_not_exist():
+  other = build(depths=(2, 3), compositions=10)
+  with pytest.raises(tables.EmptySupportError, match='of other that fit it'):
+    _taking(other, compositions=30, overlap=('other', 1.0))
+
+
+def _taking(other, **changes):
+  config = helpers.support_config(**{'depths': (2, 3), **changes})
+  return tables.build('a_name', config, TASK, helpers.pools(), other=other)
+
+
 @pytest.mark.parametrize('changes', [
     dict(depths=(1, 2, 3), compositions=2),  # some depth would have none
     dict(without_skills=('reverse', 'fork', 'climb')),

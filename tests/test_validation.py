@@ -132,6 +132,28 @@ def test_contrasts_that_mean_nothing(contrasts):
   assert message_of(plain(contrasts=contrasts)).startswith('contrasts')
 
 
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'rl__overlap': ('sft', 1.5)}, 'rl.overlap=('),
+    ({'rl__overlap': ('sft', 'half')}, 'rl.overlap=('),
+    ({'rl__overlap': ('rl', 0.5)}, 'rl.overlap=('),
+    ({'rl__overlap': ('sft',)}, 'rl.overlap=('),
+    ({'rl__overlap': ('unseen', 0.5)}, 'rl.overlap=('),
+    ({'rl__compositions': 0}, 'rl.compositions=0'),
+    ({'rl__subset': 4}, 'rl.subset=4'),
+    ({'sft__overlap': ('rl', 0.5)}, 'sft.overlap=('),
+  ],
+  ids=str,
+)
+def test_an_overlap_that_means_nothing(changes, message):
+  """A share of a support that is not finite, or supports that take from each other."""
+  good = dict(sft__compositions=8, rl__compositions=8, rl__overlap=('sft', 0.5))
+  from_config_dict(plain(**{f'supports__{field}': value for field, value in good.items()}))
+  changed = {f'supports__{field}': value for field, value in (good | changes).items()}
+  assert message_of(plain(**changed)).startswith(f'supports.{message}')
+
+
 def test_dry_supports_have_no_prefix():
   """A number of dry steps before problems that are dry as a whole."""
   config = tiny()

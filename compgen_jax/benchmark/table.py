@@ -79,7 +79,8 @@ def finding(f: dict[str, Any]) -> str:
 
   lines = [
     f'seed {one["seed"]}: SFT {one["sft"]:.1%}, RL {one["best"]:.1%} at best; {what}: '
-    f'{minutes(one["minutes"])} (SFT {minutes(one["sft_minutes"])}, RL {minutes(one["rl_minutes"])})'
+    f'{minutes(one["minutes"])} (SFT {minutes(one["sft_minutes"])}, '
+    f'RL {minutes(one["rl_minutes"])})'
     for one in f['replicates']
   ]
   allowed = f'SFT {f["parent_at_most"]:.0%} at most'

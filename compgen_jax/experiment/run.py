@@ -44,7 +44,12 @@ from compgen_jax.task.vocab import TaskConfig
 
 
 def build_support(
-  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int
+  name: str,
+  config: SupportConfig,
+  task: TaskConfig,
+  pools: PoolConfig,
+  seed: int,
+  other: Support | None = None,
 ) -> Support:
   """`tables.build` of a support that a user asks for.
 
@@ -52,17 +57,19 @@ def build_support(
     ConfigError: it is empty or holds fewer compositions than asked for.
   """
   try:
-    return tables.build(name, config, task, pools, seed)
+    return tables.build(name, config, task, pools, seed, other)
   except tables.EmptySupportError as e:
     raise ConfigError(str(e)) from e
 
 
 def build_supports(config: Config, seed: int) -> dict[str, Support]:
   """Every support of a replicate, proved to hold what it promises; see `build_support`."""
-  return {
-    name: build_support(name, support, config.task, config.pools, seed)
-    for name, support in config.supports.items()
-  }
+  built: dict[str, Support] = {}
+  # Those that take from another come after it: none takes from one that takes itself.
+  for name, support in sorted(config.supports.items(), key=lambda item: bool(item[1].overlap)):
+    other = built[support.overlap[0]] if support.overlap else None
+    built[name] = build_support(name, support, config.task, config.pools, seed, other)
+  return {name: built[name] for name in config.supports}
 
 
 def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:

@@ -56,6 +56,9 @@ def _limits(support: Any) -> str:
     ('with', (*support.with_routings, *support.with_skills, *support.with_pairs)),
   ):
     limits += f', {words_} {", ".join(names)}' if names else ''
+  if support.overlap:
+    other, share = support.overlap
+    limits += f', {100 * share:g} % taken from {other}'
   limits += f', behind up to {support.prefix} dry steps' if support.prefix else ''
   return limits + (', dry: format only, modules are not run' if support.dry else '')
 

@@ -38,6 +38,7 @@ class SupportConfig:
   compositions: int = 0
   covers: int = 0
   subset: int = 0
+  overlap: tuple = ()
   without_skills: tuple[str, ...] = ()
   without_routings: tuple[str, ...] = ()
   with_skills: tuple[str, ...] = ()

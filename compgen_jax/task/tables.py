@@ -5,6 +5,7 @@ A support is made and proved once, before anything is trained.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 import jax
@@ -27,7 +28,12 @@ class EmptySupportError(ValueError):
 
 
 def build(
-  name: str, config: SupportConfig, task: TaskConfig, pools: PoolConfig, seed: int = 0
+  name: str,
+  config: SupportConfig,
+  task: TaskConfig,
+  pools: PoolConfig,
+  seed: int = 0,
+  other: Support | None = None,
 ) -> Support:
   """Makes a replicate's support and proves that it holds what the config asks for.
 
@@ -35,6 +41,10 @@ def build(
   config and on the replicate's salt alone. With `covers`, a finite support is drawn again until it
   covers its modules (the first draw is the one without `covers`). With `subset`, it then holds the
   first of each depth: the same compositions as are in the support without `subset`, but fewer.
+
+  With `overlap`, `(name, share)`, floor(share * compositions) of them are those that come first in
+  `other`, the finite support of that name of the same replicate, among those that fit the config
+  (whatever the pool). The rest are not in it, so that the overlap is exact.
 
   Raises:
     EmptySupportError: no composition (or too few) of some depth fits the config, or no table drawn
@@ -48,7 +58,7 @@ def build(
     if 0 < n < n_depths:
       raise EmptySupportError(f'supports.{name}: {n} compositions for {n_depths} depths')
   for draw in range(_MOST_TABLES):
-    rows = _table_rows(name, whole, draw)
+    rows = _table_rows(name, whole, draw, other)
     if config.compositions == 0:
       return whole
     finite = dataclasses.replace(whole, table=_from_rows(rows))
@@ -60,21 +70,44 @@ def build(
   raise EmptySupportError(f'supports.{name}.covers={config.covers}: {found}; {legal}')
 
 
-def _table_rows(name: str, support: Support, draw: int) -> np.ndarray:
+def _table_rows(name: str, support: Support, draw: int, other: Support | None) -> np.ndarray:
   """An equal share of compositions of each depth, as rows: as many as the config asks for.
 
   Raises:
     EmptySupportError: there are too few of some depth.
   """
-  tables = []
+  tables, n_before = [], 0
+  other_name, overlap = support.config.overlap or ('', 0.0)
   for depth, share in _shares(support, support.config.compositions):
-    wanted = max(1, share)
-    rows = _distinct_rows(support, depth, wanted, draw)
-    if len(rows) < wanted:
-      counts = f'at least {wanted} compositions of depth {depth} wanted, {len(rows)} found'
-      raise EmptySupportError(f'supports.{name}: {counts} that fit it')
-    tables.append(rows)
+    # Depth after depth, so that the whole has its share although each depth's is rounded.
+    n_taken = math.floor(overlap * (n_before + share)) - math.floor(overlap * n_before)
+    n_before += share
+    wanted = max(1, share) - n_taken
+    shown, fitting = _rows_of(other, support, depth) if other else ([], [])
+    rows = _distinct_rows(support, depth, wanted, draw, {row.tobytes() for row in shown})
+    where = f'of depth {depth}'
+    for n, found, what in (
+      (wanted, rows, 'that fit it'),
+      (n_taken, fitting, f'of {other_name} that fit it'),
+    ):
+      if len(found) < n:
+        counts = f'at least {n} compositions {where} wanted, {len(found)} found'
+        raise EmptySupportError(f'supports.{name}: {counts} {what}')
+    tables += [part for part in (fitting[:n_taken], rows) if len(part)]
   return np.concatenate(tables)
+
+
+def _rows_of(other: Support, support: Support, depth: int) -> tuple[np.ndarray, np.ndarray]:
+  """A finite support's compositions of a depth, as rows of `support`; then those that fit it.
+
+  (Whatever the pool.)
+  """
+  of_depth = jax.tree.map(lambda x: x[other.table.depth == depth], other.table)
+  shown = with_cap(of_depth, support.depth_cap)
+  config = dataclasses.replace(support.config, pool=other.config.pool)
+  fits = jax.vmap(dataclasses.replace(support, config=config).fits_config)(shown)
+  rows = np.concatenate([shown.depth[:, None], shown.routing, shown.skill], axis=1)
+  return rows, rows[np.asarray(fits)]
 
 
 def _shares(support: Support, n: int) -> list[tuple[int, int]]:
@@ -108,8 +141,12 @@ def shown_by(support: Support) -> tuple[dict[str, int], dict[str, int]]:
   return counts[0], counts[1]
 
 
-def _distinct_rows(support: Support, depth: int, wanted: int, draw: int) -> np.ndarray:
+def _distinct_rows(
+  support: Support, depth: int, wanted: int, draw: int, excluded: set[bytes]
+) -> np.ndarray:
   """Up to `wanted` different compositions of a depth that fit the config, as rows.
+
+  Rows of which `excluded` has the bytes are left out.
 
   They are in the order in which they were drawn, with the salt as the seed; `draw` counts the
   tables drawn before.
@@ -121,7 +158,8 @@ def _distinct_rows(support: Support, depth: int, wanted: int, draw: int) -> np.n
   n_batches = 16 + wanted // 16
   for rows in itertools.islice(_fitting_rows(support, key, depth), n_batches):
     for row in rows:
-      found.setdefault(row.tobytes(), row)
+      if row.tobytes() not in excluded:
+        found.setdefault(row.tobytes(), row)
     if len(found) >= wanted:
       break
   return np.array(list(found.values())[:wanted])
