@@ -8,7 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from compgen_jax import typed, validation
+from compgen_jax import checks, typed, validation
 from compgen_jax.errors import ConfigError
 from compgen_jax.learning.kinds import KINDS
 from compgen_jax.schema import Config, StageConfig
@@ -72,7 +72,7 @@ def _renamed(config: dict) -> dict:
 
 def _with_typed_settings(name: str, stage: StageConfig) -> StageConfig:
   """The stage with `settings` typed like its kind's section; a value None stands for "as there"."""
-  validation.one_of(stage.kind, KINDS, f'stages.{name}.kind')
+  checks.one_of(stage.kind, KINDS, f'stages.{name}.kind')
   types = {f.name: f.type for f in dataclasses.fields(KINDS[stage.kind].section)}
   path = f'stages.{name}.settings'
   typed.require_fields(stage.settings, list(types), path)

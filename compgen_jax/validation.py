@@ -1,8 +1,7 @@
 """All checks of a config that single types can't make, and all that involve several fields."""
 
-from typing import Any
-
-from compgen_jax.errors import ConfigError
+from compgen_jax import checks, validation_supports
+from compgen_jax.checks import NAME, is_name, one_of, require
 from compgen_jax.model.modules import DTYPES, POSITIONS
 from compgen_jax.schema import Config, stage_order
 from compgen_jax.task import modules
@@ -22,46 +21,10 @@ LARGEST = {
 }
 
 
-def require(ok: bool, path: str, value: Any, legal: str) -> None:
-  """Raises ConfigError, which names all three, unless `ok`."""
-  if not ok:
-    raise ConfigError(f'{path}={value!r}: legal is {legal}')
-
-
-def one_of(value: Any, legal, path: str) -> None:
-  """Raises ConfigError unless `value` is in `legal`. (True is not 1, and a list is nothing.)"""
-  found = any(type(value) is type(x) and value == x for x in legal)
-  require(found, path, value, ' | '.join(str(x) for x in legal))
-
-
-def _at_least(low: float, **fields) -> None:
-  """Raises ConfigError where a field (dots in its name as `__`) is below `low`."""
-  for path, value in fields.items():
-    require(value >= low, path.replace('__', '.'), value, f'{low} or more')
-
-
-def _no_repetition(path: str, values: tuple, what: str) -> None:
-  require(len(set(values)) == len(values), path, values, f'{what} without repetition')
-
-
-def is_name(name: str) -> bool:
-  """Whether stages, splits and supports may be called so: it fits a path and a flag."""
-  return name.isascii() and name.isidentifier() and len(name) <= 64
-
-
-NAME = 'letters, digits and underscores, 64 at most'
-
-
-def _names(path: str, names: tuple[str, ...], legal) -> None:
-  for name in names:
-    one_of(name, legal, path)
-  _no_repetition(path, names, 'names')
-
-
 def module_names(task: TaskConfig) -> None:
   """Raises ConfigError where a module is named that does not exist."""
-  _names('task.skills', task.skills, modules.names(SKILLS))
-  _names('task.routings', task.routings, modules.names(ROUTINGS))
+  checks.names('task.skills', task.skills, modules.names(SKILLS))
+  checks.names('task.routings', task.routings, modules.names(ROUTINGS))
 
 
 def validate(config: Config) -> None:
@@ -71,7 +34,7 @@ def validate(config: Config) -> None:
   _task(config)
   _model(config)
   _learning(config)
-  _supports(config)
+  validation_supports.validate(config)
   _stages(config)
   _eval(config)
   _contrasts(config)
@@ -92,7 +55,7 @@ def _task(config: Config) -> None:
   legal = f'task.max_depth + 2 = {fewest} to 128'
   require(fewest <= task.n_labels <= 128, 'task.n_labels', task.n_labels, legal)
   require('previous' in task.routings, 'task.routings', task.routings, "a tuple with 'previous'")
-  _at_least(0, pools__salt=pools.salt)
+  checks.at_least(0, pools__salt=pools.salt)
   for pool in POOLS:
     share = getattr(pools, pool)
     require(0.0 < share < 1.0, f'pools.{pool}', share, 'between 0 and 1')
@@ -122,66 +85,11 @@ def _learning(config: Config) -> None:
       require(ok, f'{path}.{field}', getattr(section, field), legal)
 
 
-def _supports(config: Config) -> None:
-  deepest = config.task.max_depth
-  require(bool(config.supports), 'supports', {}, 'at least one support')
-  for name, support in config.supports.items():
-    path = f'supports.{name}'
-    require(is_name(name), 'supports', name, NAME)
-    one_of(support.pool, POOLS, f'{path}.pool')
-    require(bool(support.depths), f'{path}.depths', support.depths, 'at least one depth')
-    legal = f'1 to task.max_depth={deepest}'
-    for depth in support.depths:
-      require(1 <= depth <= deepest, f'{path}.depths', depth, legal)
-    _no_repetition(f'{path}.depths', support.depths, 'depths')
-    room = 0 if support.dry else deepest - max(support.depths)
-    legal = f'0 to {room}: task.max_depth minus the deepest of depths, 0 in a dry support'
-    require(0 <= support.prefix <= room, f'{path}.prefix', support.prefix, legal)
-    n, most = support.compositions, f'{path}.compositions={support.compositions}'
-    ok = n == 0 or len(support.depths) <= n <= 100_000
-    require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')
-    require(0 <= support.covers <= n, f'{path}.covers', support.covers, f'0 to {most}')
-    ok = support.subset == 0 or len(support.depths) <= support.subset <= n
-    require(ok, f'{path}.subset', support.subset, f'0, or one per depth to {most}')
-    _overlap(config, name)
-    for kind, legal_names in (('skills', config.task.skills), ('routings', config.task.routings)):
-      without, wanted = getattr(support, f'without_{kind}'), getattr(support, f'with_{kind}')
-      _names(f'{path}.without_{kind}', without, legal_names)
-      _names(f'{path}.with_{kind}', wanted, legal_names)
-      legal = f'fewer than all {len(legal_names)}'
-      require(len(without) < len(legal_names), f'{path}.without_{kind}', without, legal)
-      both = set(without) & set(wanted)
-      require(not both, f'{path}.with_{kind}', wanted, f'names that without_{kind} does not hold')
-    every_pair = {f'{r} {s}' for r in config.task.routings for s in config.task.skills}
-    for field in ('without_pairs', 'with_pairs'):
-      for pair in getattr(support, field):
-        legal = "a routing mechanism and a skill, as 'merge reverse'"
-        require(pair in every_pair, f'{path}.{field}', pair, legal)
-      _no_repetition(f'{path}.{field}', getattr(support, field), 'pairs')
-
-
-def _overlap(config: Config, name: str) -> None:
-  """What a support takes of another: a share of a finite one, whose own is whole."""
-  support, path = config.supports[name], f'supports.{name}.overlap'
-  if not support.overlap:
-    return
-  finite = [n for n, s in config.supports.items() if n != name and s.compositions and not s.overlap]
-  legal = f'(support, share), share 0 to 1, support one of {" | ".join(finite)}'
-  match support.overlap:
-    case (str(other), int() | float() as share) if other in finite and 0 <= share <= 1:
-      pass
-    case _:
-      require(False, path, support.overlap, legal)
-  n = support.compositions
-  require(n > 0, f'supports.{name}.compositions', n, 'a number above 0 beside overlap')
-  require(not support.subset, f'supports.{name}.subset', support.subset, '0 beside overlap')
-
-
 def _stages(config: Config) -> None:
-  _at_least(0, seed=config.seed)
+  checks.at_least(0, seed=config.seed)
   for seed in config.seeds:
     require(seed >= 0, 'seeds', seed, '0 or more')
-  _no_repetition('seeds', config.seeds, 'seeds')
+  checks.no_repetition('seeds', config.seeds, 'seeds')
   require(bool(config.stages), 'stages', {}, 'at least one stage')
   for name in config.stages:
     _stage(config, name)
@@ -225,7 +133,7 @@ def _settings(config: Config, name: str) -> None:
   if config.kind(name).explores:
     n_samples, legal = total * settings.group, f'such that {field} x group is below 2^31'
     require(n_samples < 2**31, settings_field(config, name, 'group'), settings.group, legal)
-    _names(settings_field(config, name, 'anchor'), settings.anchor, config.supports)
+    checks.names(settings_field(config, name, 'anchor'), settings.anchor, config.supports)
   for n in config.anchor_rows(name).values():
     even = n * len(settings.anchor) == settings.anchor_batch
     legal = f'a multiple of the number of anchors, {len(settings.anchor)}'
@@ -246,10 +154,10 @@ def batch_field(config: Config, stage: str) -> str:
 
 def _eval(config: Config) -> None:
   ev = config.eval
-  _at_least(2, eval__problems=ev.problems)
+  checks.at_least(2, eval__problems=ev.problems)
   legal = f'1 to eval.problems={ev.problems}'
   require(1 <= ev.pass_samples <= ev.problems, 'eval.pass_samples', ev.pass_samples, legal)
-  _at_least(0, eval__every=ev.every, eval__curve_problems=ev.curve_problems)
+  checks.at_least(0, eval__every=ev.every, eval__curve_problems=ev.curve_problems)
   require(bool(ev.splits), 'eval.splits', {}, 'at least one split')
   for split, support in ev.splits.items():
     require(is_name(split), 'eval.splits', split, NAME)
@@ -281,7 +189,7 @@ def _contrasts(config: Config) -> None:
       one_of(arm, config.stages, path)
       one_of(split, config.eval.splits, path)
       one_of(depth, (0, *config.supports[config.eval.splits[split]].depths), path)
-  _no_repetition('contrasts', tuple(name for name, _ in config.contrasts), 'names')
+  checks.no_repetition('contrasts', tuple(name for name, _ in config.contrasts), 'names')
 
 
 def devices(config: Config, n_devices: int, use_all: bool = False) -> int:

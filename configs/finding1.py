@@ -77,7 +77,7 @@ def common(experiment: str, updates: dict[str, int], size: str = 'all') -> Confi
     config.stages.sft.shares = SFT_SHARES
   quickstart.continue_sft(config, updates[size])
   config.supports.deeper.depths = (4, 5)
-  config.eval.every = updates[size] // 4
+  config.eval.every = updates[size] // 4 if size == 'all' else 50
   config.contrasts = ()
   return config
 

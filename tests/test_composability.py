@@ -35,6 +35,8 @@ def config():
   made.supports.sft.compositions = 24
   made.supports.prefixed = default.support(pool='test', depths=(2,), prefix=1)
   made.eval.splits.prefixed = 'prefixed'
+  made.supports.chosen = default.support(pool='validation', depths=(3,))
+  made.eval.splits.chosen = 'chosen'
   return config_lib.from_config_dict(made)
 
 
@@ -106,7 +108,16 @@ def test_witnesses_predict_the_oracle_and_the_control_does_not(found):
   assert pairs['log_odds_per_unwitnessed_step']['pairs'] < -2
   assert pairs['rank_correlation']['value'] > 0.6
   assert control['rank_correlation_by_depth']['2']['value'] is None
-  assert not rows_of(found['predictions'], split='seen')
+  assert control['fitted_on'] is None and not rows_of(found['predictions'], split='seen')
+
+
+def test_regressions_are_fitted_on_the_validation_pool(found):
+  """A regression that has seen problems it is judged on, or a validation split that is reported."""
+  (row,) = rows_of(found['predictions'], arm='sft', split='deeper', model='depth, pairs')
+  assert row['fitted_on'] == 'chosen' and (row['n_fitted'], row['n_measured']) == (256, 256)
+  assert row['log_loss'] < 0.1
+  assert not rows_of(found['accuracy'], split='chosen')
+  assert not rows_of(found['predictions'], split='chosen')
 
 
 def test_evaluations_of_other_problems_are_refused(config, workdir, tmp_path):

@@ -12,6 +12,7 @@ from compgen_jax.config import from_config_dict
 from compgen_jax.errors import LeakError
 from compgen_jax.experiment import attempts, run
 from compgen_jax.experiment.evaluate import Evaluator
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning import exploration
 from compgen_jax.model.rollout import Rollout
 from configs import default
@@ -31,7 +32,7 @@ def _config(splits=None, others=None):
 
 def _evaluator(config, training=(), **work):
   setup = dataclasses.replace(run.build_setup(config, 1), rollout_rows=0, **work)
-  return Evaluator(config, setup, 0, run.build_supports(config, 0), training)
+  return Evaluator(config, setup, 0, build_supports(config, 0), training)
 
 
 LATE = dict(pool='test', depths=(1, 2), prefix=1)

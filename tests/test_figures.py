@@ -100,7 +100,7 @@ def test_captions_count_problems_per_seed(tmp_path):
   config = make_config(seeds=(0, 1))
   drawings = figures.draw(digest(tmp_path, config, *make_run(tmp_path, config)))
   assert [d.name for d in drawings] == [
-    'accuracy', 'contrasts', 'curves', 'passes', 'why', 'modules', 'learning',
+    'accuracy', 'contrasts', 'passes', 'why', 'modules', 'curves', 'learning',
   ]  # fmt: skip
   assert 'n = 200 problems per seed' in drawings[0].caption
   assert all(d.caption.endswith('.') for d in drawings)

@@ -16,6 +16,7 @@ import pytest
 
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import programs, run
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
@@ -66,7 +67,7 @@ def traced_stage(name: str):
     base = run.build_setup(config, n_devices=1)
     stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
   names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
-  drawn = [run.build_supports(config, seed) for seed in config.all_seeds]
+  drawn = [build_supports(config, seed) for seed in config.all_seeds]
   supports = [{name: by_name[name] for name in names} for by_name in drawn]
   stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
 

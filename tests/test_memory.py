@@ -8,6 +8,7 @@ import pytest
 
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import memory, programs, run
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
@@ -23,7 +24,7 @@ def test_estimate_is_near_what_the_compiler_takes():
   config = from_config_dict(tiny(sft__batch=64, eval__problems=4, **MODEL))
   base = run.build_setup(config, 1)
   stage = programs.build('sft', config, base, pathlib.Path())
-  supports = jax.tree.map(lambda x: x[None], {'sft': run.build_supports(config, 0)['sft']})
+  supports = jax.tree.map(lambda x: x[None], {'sft': build_supports(config, 0)['sft']})
   params = jax.eval_shape(lambda: programs.initial_params(stage.setup, (0,)))
   state = jax.eval_shape(lambda p: programs.initial_state(stage.setup, p), params)
   given = Given(jax.random.split(jax.random.key(0), 1), params, supports)

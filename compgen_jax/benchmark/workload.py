@@ -21,6 +21,7 @@ from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import programs, run
 from compgen_jax.experiment.programs import Stage
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning import batches, exploration, gradients, sft
 from compgen_jax.learning.devices import Devices
 from compgen_jax.learning.setup import Source
@@ -124,7 +125,7 @@ class Workload:
   def __init__(self, config: Config, rows: int):
     self.config, self.rows = config, rows
     self.chosen = choose(config)
-    self.supports = run.build_supports(config, config.all_seeds[0])
+    self.supports = build_supports(config, config.all_seeds[0])
     self.base = run.build_setup(config, jax.device_count())
     self.model, self.task = self.base.model, self.base.task
     self.key = jax.random.key(0)

@@ -73,12 +73,32 @@ def of_finished(run: Finished) -> dict[str, Any]:
   )
   for arm in arms:
     for split in config.ordered_splits:
+      if _pool(config, split) == 'validation':
+        continue  # regressions are fitted there
       answers = _answers(run, arm, split)
       found['accuracy'] += [dict(arm=arm, split=split) | row for row in _accuracy_rows(answers)]
       if split not in config.eval.trained:
-        rows = [_prediction(answers, model) for model in MODELS]
-        found['predictions'] += [dict(arm=arm, split=split) | row for row in rows]
+        fitted_on = _validation_split(config, split)
+        fitted = _answers(run, arm, fitted_on) if fitted_on else None
+        label = dict(arm=arm, split=split, fitted_on=fitted_on)
+        rows = [_prediction(answers, fitted, model) for model in MODELS]
+        found['predictions'] += [label | row for row in rows]
   return found
+
+
+def _pool(config: Config, split: str) -> str:
+  return config.supports[config.eval.splits[split]].pool
+
+
+def _validation_split(config: Config, split: str) -> str | None:
+  """The evaluated split of the validation pool that has problems as this one's, if there is one."""
+  here = config.supports[config.eval.splits[split]]
+  for other in config.ordered_splits:
+    there = config.supports[config.eval.splits[other]]
+    is_like = there.prefix == here.prefix and set(there.depths) >= set(here.depths)
+    if there.pool == 'validation' and is_like:
+      return other
+  return None
 
 
 def _support_row(run: Finished, data: tuple[str, ...], seed: int) -> dict[str, Any]:
@@ -150,27 +170,37 @@ def _accuracy(answers: Answers, inside_B: np.ndarray) -> dict[str, Any]:
   return dict(accuracy=share, low=low, high=high, interval=over)
 
 
-def _features(answers: Answers, terms: tuple[str, ...]) -> np.ndarray:
-  """float[B, F]: an indicator of each depth but the first, then the terms of a model.
+def _features(answers: Answers, terms: tuple[str, ...], depths: np.ndarray) -> np.ndarray:
+  """float[B, F]: an indicator of each of `depths` but the first, then the terms of a model.
 
   A kind's term is depth - W(c), the steps that are *not* witnessed: at a given depth it says what
   W(c) says, and where all steps are witnessed it is zero at every depth.
   """
-  parts = [answers.depth_B[:, None] == np.unique(answers.depth_B)[1:]]
+  parts = [answers.depth_B[:, None] == depths[1:]]
   unwitnessed_BxK = answers.depth_B[:, None] - answers.coverage_BxK
   for term in terms:
     parts.append(answers.used_BxM if term == 'used' else unwitnessed_BxK[:, [KINDS.index(term)]])
   return np.concatenate(parts, axis=1).astype(float)
 
 
-def _prediction(answers: Answers, model: str) -> dict[str, Any]:
-  """A regression fitted on the problems of even number, and how well it does on the others."""
-  terms = MODELS[model]
-  features_BxF, right_B = _features(answers, terms), answers.right_B
-  fitted_B = answers.index_B % 2 == 0
-  regression = prediction.fit(features_BxF[fitted_B], right_B[fitted_B])
-  predicted_B, right_B = regression.predict(features_BxF[~fitted_B]), right_B[~fitted_B]
-  depth_B, coverage_BxK = answers.depth_B[~fitted_B], answers.coverage_BxK[~fitted_B]
+def _where(answers: Answers, inside_B: np.ndarray) -> Answers:
+  return Answers(*(x[inside_B] for x in answers))
+
+
+def _prediction(answers: Answers, fitted: Answers | None, model: str) -> dict[str, Any]:
+  """A regression, and how well it does on problems that it was not fitted on.
+
+  It is fitted on `fitted`, of the validation pool; where that is None, on the answers to problems
+  of even number, and measured on the others.
+  """
+  terms, depths = MODELS[model], np.unique(answers.depth_B)
+  if fitted is None:
+    is_even_B = answers.index_B % 2 == 0
+    fitted, answers = _where(answers, is_even_B), _where(answers, ~is_even_B)
+  fitted = _where(fitted, np.isin(fitted.depth_B, depths))
+  regression = prediction.fit(_features(fitted, terms, depths), fitted.right_B)
+  predicted_B, right_B = regression.predict(_features(answers, terms, depths)), answers.right_B
+  depth_B, coverage_BxK = answers.depth_B, answers.coverage_BxK
   class_BxC = np.concatenate([depth_B[:, None], coverage_BxK], axis=1)
   classes = prediction.by_class(class_BxC, predicted_B, right_B)
   by_depth = {}
@@ -182,7 +212,7 @@ def _prediction(answers: Answers, model: str) -> dict[str, Any]:
   log_odds = regression.per_unit_F[len(regression.per_unit_F) - len(kinds) :].tolist()
   return dict(
     model=model,
-    n_fitted=int(fitted_B.sum()),
+    n_fitted=len(fitted.right_B),
     n_measured=len(right_B),
     log_loss=prediction.log_loss(predicted_B, right_B),
     log_odds_per_unwitnessed_step=dict(zip(kinds, log_odds)),

@@ -11,7 +11,7 @@ import numpy as np
 
 from compgen_jax import verifier
 from compgen_jax.config import Config, ConfigError
-from compgen_jax.experiment import run
+from compgen_jax.experiment.supports import build_support
 from compgen_jax.learning import exploration
 from compgen_jax.task import latent, modules, render, strings, tables, text
 from compgen_jax.task.latent import Composition
@@ -101,19 +101,7 @@ def _solvable(config: Config, name: str, seed: int) -> Support:
       dry = config.supports[name].dry
       kind = 'a dry support, whose traces are noise' if dry else 'its problems begin with dry steps'
     raise ConfigError(f'support={name!r}: {kind}; legal is {" | ".join(solvable)}')
-  return build(name, config, seed)
-
-
-def build(name: str, config: Config, seed: int) -> Support:
-  """A support of a replicate; the same object for the same arguments.
-
-  Raises:
-    ConfigError: it is empty or holds fewer compositions than asked for.
-  """
-  return _build(name, config.supports[name], config.task, config.pools, seed)
-
-
-_build = functools.cache(run.build_support)  # proving a support takes seconds
+  return build_support(name, config, seed)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ import jax
 from compgen_jax import config as config_lib
 from compgen_jax import validation
 from compgen_jax.config import Config
-from compgen_jax.errors import CheckpointError, ConfigError
+from compgen_jax.errors import CheckpointError
 from compgen_jax.experiment import (
   about,
   ancestry,
@@ -33,43 +33,11 @@ from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.rows import Rows
 from compgen_jax.experiment.stages import Replicate
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning.devices import DATA, REPLICATE, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
-from compgen_jax.task import tables
-from compgen_jax.task.pools import PoolConfig
-from compgen_jax.task.support import Support, SupportConfig
-from compgen_jax.task.vocab import TaskConfig
-
-
-def build_support(
-  name: str,
-  config: SupportConfig,
-  task: TaskConfig,
-  pools: PoolConfig,
-  seed: int,
-  other: Support | None = None,
-) -> Support:
-  """`tables.build` of a support that a user asks for.
-
-  Raises:
-    ConfigError: it is empty or holds fewer compositions than asked for.
-  """
-  try:
-    return tables.build(name, config, task, pools, seed, other)
-  except tables.EmptySupportError as e:
-    raise ConfigError(str(e)) from e
-
-
-def build_supports(config: Config, seed: int) -> dict[str, Support]:
-  """Every support of a replicate, proved to hold what it promises; see `build_support`."""
-  built: dict[str, Support] = {}
-  # Those that take from another come after it: none takes from one that takes itself.
-  for name, support in sorted(config.supports.items(), key=lambda item: bool(item[1].overlap)):
-    other = built[support.overlap[0]] if support.overlap else None
-    built[name] = build_support(name, support, config.task, config.pools, seed, other)
-  return {name: built[name] for name in config.supports}
 
 
 def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:

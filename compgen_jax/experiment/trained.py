@@ -19,6 +19,7 @@ from compgen_jax.experiment.evaluate import SLACK, Evaluator
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.experiment.rows import Rows, Texts
 from compgen_jax.experiment.samples import Sample
+from compgen_jax.experiment.supports import build_support
 from compgen_jax.learning.losses import token_log_probs
 from compgen_jax.model import rollout
 from compgen_jax.model.transformer import Model
@@ -72,7 +73,7 @@ class Trained:
       ConfigError: no such split or support, a dry one, or a depth or n that it can't have.
     """
     config, support, depths = _measuring(self.config, what, depths, n)
-    built = {support: problems.build(support, config, self.seed)}
+    built = {support: build_support(support, config, self.seed)}
     setup = run.build_setup(config, n_devices=1)
     cells = [(what, depth) for depth in depths]
     evaluator = Evaluator(config, setup, self.seed, built, training=(), cells=cells)

@@ -74,7 +74,7 @@ def groups(rows: list[dict[str, Any]], *names: str):
 
 
 def _predictions(found: dict[str, Any]) -> str:
-  """How well each regression predicts the other half of the problems."""
+  """How well each regression predicts problems that it was not fitted on."""
   tables = []
   for (split,), rows in groups(found['predictions'], 'split'):
     lines = []
@@ -83,7 +83,8 @@ def _predictions(found: dict[str, Any]) -> str:
       odds = row['log_odds_per_unwitnessed_step']
       cells = [f'{odds[kind]:+.2f}' if kind in odds else '' for kind in KIND_NAMES]
       lines.append((f'{arm}: {model}', [f'{row["log_loss"]:.4f}', *map(rank, ranks), *cells]))
-    title = f'predicted from halves, measured on the other: {split} (log odds per unwitnessed step)'
+    on = rows[0]['fitted_on'] or 'one half, measured on the other'
+    title = f'{split}: predicted, fitted on {on} (log odds per unwitnessed step)'
     depths = rows[0]['rank_correlation_by_depth']
     names = ['log loss, nats', 'rank corr.', *(f'L = {depth}' for depth in depths), *KIND_NAMES]
     tables.append(table(title, 'arm: model', lines, names))

@@ -52,12 +52,6 @@ def draw(digest: Digest) -> list[Drawing]:
       'squares are levels.'
     )
     drawings.append(Drawing('contrasts', contrasts(digest), caption))
-  if digest.accuracy_curves:
-    caption = (
-      'Accuracy during training, from start to end of each stage: mean over seeds, band from the '
-      'lowest to the highest. A stage starts where the one it comes from ended.'
-    )
-    drawings.append(Drawing('curves', lines.curves(digest), caption))
   if lines.has_passes(digest):
     caption = (
       'pass@k at temperature 1: problems with a right answer among k samples, with 95 % intervals. '
@@ -77,6 +71,18 @@ def draw(digest: Digest) -> list[Drawing]:
       f'sorted by {digest.arms[0]}.'
     )
     drawings.append(Drawing('modules', modules(digest), caption))
+  return drawings + draw_curves(digest)
+
+
+def draw_curves(digest: Digest) -> list[Drawing]:
+  """The figures of what goes on during training, as far as there are data."""
+  drawings = []
+  if digest.accuracy_curves:
+    caption = (
+      'Accuracy during training, from start to end of each stage: mean over seeds, band from the '
+      'lowest to the highest. A stage starts where the one it comes from ended.'
+    )
+    drawings.append(Drawing('curves', lines.curves(digest), caption))
   if digest.curves:
     caption = (
       'What training reports, from start to end of each stage: mean over seeds, '

@@ -184,12 +184,12 @@ def _sections(d, config, summary, traces, figures) -> dict[str, list[str]]:
   }
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-  """A page that needs nothing else; `title` and `parts` are HTML."""
+def document(title: str, parts: Sequence[str], head: str = '') -> str:
+  """A page that needs nothing else; `title`, `parts` and `head` (more of its head) are HTML."""
   top = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{title}</title><style>{STYLE}</style></head>\n<body>\n'
+    f'{head}<title>{title}</title><style>{STYLE}</style></head>\n<body>\n'
   )
   return top + '\n'.join(parts) + '\n</body></html>\n'
 
@@ -235,13 +235,14 @@ def _theory_figures(folder: pathlib.Path, found: dict[str, Any]) -> list[str]:
   return list(embedded(folder, theory_figures.draw(found)).values())
 
 
-def embedded(folder: pathlib.Path, drawings: list[Any]) -> dict[str, str]:
-  """Saves figures to figures/*.png; returns them as HTML, by name."""
+def embedded(folder: pathlib.Path | None, drawings: list[Any]) -> dict[str, str]:
+  """Figures as HTML, by name; with a folder, they are saved to its figures/*.png as well."""
   drawn = {}
   for drawing in drawings:
     buffer = io.BytesIO()
     drawing.figure.savefig(buffer, format='png')
-    files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
+    if folder is not None:
+      files.write_bytes(folder / 'figures' / f'{drawing.name}.png', buffer.getvalue())
     drawn[drawing.name] = _figure(drawing.name, buffer.getvalue(), drawing.caption)
   return drawn
 

@@ -46,10 +46,12 @@ def draw(found: dict[str, Any]) -> list[Drawing]:
     )
     drawings.append(Drawing('witnesses', witnesses(found, panels, 'pairs'), caption))
   if found['predictions']:
+    on = {row['fitted_on'] for row in found['predictions']} - {None}
+    halves = 'half of the problems, measured on the other'
     caption = (
       'Predicted against measured accuracy of classes of compositions, alike in depth and in all '
       'that is witnessed. Filled: by depth and witnesses; hollow: by depth alone, the control. '
-      'Line: calibration. Fitted on half of the problems, measured on the other.'
+      f'Line: calibration. Fitted on {", ".join(sorted(on)) or halves}.'
     )
     drawings.append(Drawing('predicted', predicted(found), caption))
   if any(row['pairs']['entanglement']['value'] is not None for row in found['modules']):

@@ -119,9 +119,7 @@ class Support:
       return jnp.any(jnp.asarray(_named(inventory, names))[index_L] & used_L)
 
     fits = jnp.any(composition.depth == jnp.asarray(config.depths))
-    fits &= in_pool(composition, config.pool, task, self.pools, self.salt) & is_live(
-      composition, task
-    )
+    fits &= self.in_own_pool(composition) & is_live(composition, task)
     if config.without_routings:
       fits &= ~uses(task.routing_inventory, composition.routing, config.without_routings)
     if config.with_routings:

@@ -20,6 +20,7 @@ import compgen_jax
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import DivergedError
 from compgen_jax.experiment import programs, run
+from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning import exploration, policy_gradient, rejection, sft
 from compgen_jax.learning.kinds import KINDS, Kind
 from compgen_jax.learning.sft import SFTConfig
@@ -85,7 +86,7 @@ def faults(kind: str) -> tuple[int, list[str]]:
   config = from_config_dict(tiny())
   base = dataclasses.replace(run.build_setup(config, 1))
   stage = programs.build(kind, config, base, pathlib.Path('nowhere'))
-  supports = run.build_supports(config, 0)
+  supports = build_supports(config, 0)
   params = jax.tree.map(lambda x: x[0], programs.initial_params(stage.setup, (0,)))
   given = Given(jax.random.key(0), params, supports)
   state = jax.tree.map(
