@@ -116,10 +116,15 @@ def stratified_difference(
 
 
 def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
-  """The chance that one of k samples is right, estimated without bias from `samples` >= k of them.
+  """The mean over prompts of `pass_at_k_each`."""
+  return float(np.mean(pass_at_k_each(correct_Q, samples, k)))
 
-  The mean over prompts of 1 - C(samples - correct, k) / C(samples, k), as a product of k factors
-  (Chen et al. 2021, arXiv 2107.03374, equation 1).
+
+def pass_at_k_each(correct_Q: np.ndarray, samples: int, k: int) -> np.ndarray:
+  """float[Q]: the chance, of each prompt, that one of k samples is right.
+
+  Estimated without bias from `samples` >= k of them: 1 - C(samples - correct, k) / C(samples, k),
+  as a product of k factors (Chen et al. 2021, arXiv 2107.03374, equation 1).
 
   Args:
     correct_Q: int[Q], right ones among the samples of each prompt.
@@ -128,18 +133,20 @@ def pass_at_k(correct_Q: np.ndarray, samples: int, k: int) -> float:
   """
   wrong_Q = samples - correct_Q
   factors_Qxk = np.maximum(wrong_Q[:, None] - np.arange(k), 0) / (samples - np.arange(k))
-  return float(np.mean(1.0 - np.prod(factors_Qxk, axis=1)))
+  return 1.0 - np.prod(factors_Qxk, axis=1)
 
 
-def mixed_groups(correct_Q: np.ndarray, samples: int, group: int) -> float:
-  """The chance that `group` samples of a prompt are neither all right nor all wrong: the share of
-  groups from which a baseline within groups learns. Estimated without bias, as `pass_at_k`.
+def mixed_groups_each(correct_Q: np.ndarray, samples: int, group: int) -> np.ndarray:
+  """float[Q]: the chance that `group` samples of a prompt are neither all right nor all wrong.
+
+  Its mean is the share of groups from which a baseline within groups learns. Estimated without
+  bias, as `pass_at_k_each`.
 
   Args:
     correct_Q: int[Q], right ones among the samples of each prompt.
     samples: samples of a prompt.
     group: 1 to `samples`.
   """
-  some_right = pass_at_k(correct_Q, samples, group)
-  some_wrong = pass_at_k(samples - correct_Q, samples, group)
+  some_right = pass_at_k_each(correct_Q, samples, group)
+  some_wrong = pass_at_k_each(samples - correct_Q, samples, group)
   return some_right + some_wrong - 1.0

@@ -70,7 +70,7 @@ def test_informative_groups():
     samples = np.arange(n) < correct
     groups = [samples[i] != samples[j] for i in range(n) for j in range(i)]
     mixed.append(np.mean(groups))
-  assert statistics.mixed_groups(correct_Q, n, g) == pytest.approx(np.mean(mixed))
+  assert np.mean(statistics.mixed_groups_each(correct_Q, n, g)) == pytest.approx(np.mean(mixed))
 
 
 def test_occasions_of_a_step():

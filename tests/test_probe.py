@@ -175,6 +175,10 @@ def test_exploring_starts_from_what_the_parent_earns(found, made_up):
   assert all_['never'] == 0.0 and all_['pass@16'] == 1.0 and 0 < all_['always'] < 1
   assert all_['pass@1'] == pytest.approx(1 - 0.5 * (1 - all_['always']))
   assert all_['informative'] == pytest.approx((1 - all_['always']) * 8 / 15)
+  # Over replicates, as prompts of one share its model.
+  assert all_['over'] == 'seeds' and all_['intervals']['pass@16'] == (1.0, 1.0)
+  low, high = all_['intervals']['always']
+  assert low <= all_['always'] <= high
 
 
 def test_what_is_enriched_is_gained(found):

@@ -16,7 +16,7 @@ from compgen_jax.experiment import asking, files
 from compgen_jax.experiment.asking import Writer
 from compgen_jax.experiment.finished import Finished
 from compgen_jax.experiment.scores import Traces
-from compgen_jax.statistics import mixed_groups, pass_at_k
+from compgen_jax.statistics import interval, mixed_groups_each, pass_at_k_each
 from compgen_jax.task import tables as supports_tables
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.support import with_cap
@@ -115,18 +115,27 @@ def _sample(
 
 
 def _reach_rows(parts: list[Samples], group: int) -> list[dict[str, Any]]:
-  """pass@k and informativeness: of all prompts (depth 0), and by depth."""
-  right_QxG = np.concatenate([part.right_QxG for part in parts])
-  depth_Q = np.concatenate([part.depth_Q for part in parts])
-  n_samples = right_QxG.shape[1]
+  """pass@k and informativeness: of all prompts (depth 0), and by depth; with 95 % intervals."""
+  n_samples = parts[0].right_QxG.shape[1]
   rows = []
-  for depth in (0, *np.unique(depth_Q).tolist()):
-    correct_Q = right_QxG[(depth_Q == depth) | (depth == 0)].sum(axis=1)
-    row = dict(depth=depth, prompts=len(correct_Q), samples=n_samples)
-    row |= {f'pass@{k}': pass_at_k(correct_Q, n_samples, k) for k in KS if k <= n_samples}
-    row['never'] = float(np.mean(correct_Q == 0))
-    row['always'] = float(np.mean(correct_Q == n_samples))
-    row['informative'] = mixed_groups(correct_Q, n_samples, group)
+  for depth in (0, *np.unique(parts[0].depth_Q).tolist()):
+    correct_SxQ = np.stack(
+      [part.right_QxG[(part.depth_Q == depth) | (depth == 0)].sum(axis=1) for part in parts]
+    )
+    shares = {
+      f'pass@{k}': np.stack([pass_at_k_each(correct_Q, n_samples, k) for correct_Q in correct_SxQ])
+      for k in KS
+      if k <= n_samples
+    }
+    shares['never'], shares['always'] = correct_SxQ == 0, correct_SxQ == n_samples
+    shares['informative'] = np.stack(
+      [mixed_groups_each(correct_Q, n_samples, group) for correct_Q in correct_SxQ]
+    )
+    row: dict[str, Any] = dict(depth=depth, prompts=correct_SxQ.size, samples=n_samples)
+    row['intervals'] = {}
+    for name, of_prompt_SxQ in shares.items():
+      row[name], low, high, row['over'] = interval(of_prompt_SxQ.mean(axis=1), of_prompt_SxQ)
+      row['intervals'][name] = (max(low, 0.0), min(high, 1.0))
     rows.append(row)
   return rows
 

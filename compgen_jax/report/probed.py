@@ -108,7 +108,10 @@ def _reach(found: dict[str, Any]) -> str:
   for row in found['reach']:
     passes = [name for name in row if name.startswith('pass@')]
     where = f'depth {row["depth"]}' if row['depth'] else 'all'
-    cells = [f'{100 * row[name]:.1f}' for name in (*passes, 'never', 'always', 'informative')]
+    cells = []
+    for name in (*passes, 'never', 'always', 'informative'):
+      low, high = row['intervals'][name]
+      cells.append(f'{100 * row[name]:.1f} [{100 * low:.0f}, {100 * high:.0f}]')
     what = f'{row["arm"]} from {row["parent"]}, groups of {row["group"]}: {where}'
     lines.append((what, [*cells, str(row['prompts'])]))
   names = [*passes, 'never right', 'always', 'groups with signal', 'prompts']
