@@ -66,6 +66,49 @@ def test_gke_jobset():
   )
 
 
+def _faults(value, schema, path='') -> list[str]:
+  """Where a value is not what a structural OpenAPI v3 schema allows: fields and types."""
+  if 'x-kubernetes-int-or-string' in schema:
+    return [] if isinstance(value, int | str) else [f'{path}: a number or text is wanted']
+  types = {'object': dict, 'array': list, 'string': str, 'integer': int, 'boolean': bool}
+  if not isinstance(value, types[schema['type']]):
+    return [f'{path}: {schema["type"]} is wanted']
+  if schema['type'] == 'array':
+    return [x for i, v in enumerate(value) for x in _faults(v, schema['items'], f'{path}[{i}]')]
+  if schema['type'] != 'object':
+    legal = schema.get('enum', [value])
+    return [] if value in legal else [f'{path}: {value!r} is none of {legal}']
+  faults = [f'{path}.{name}: missing' for name in schema.get('required', ()) if name not in value]
+  for name, v in value.items():
+    of_name = schema.get('properties', {}).get(name, schema.get('additionalProperties'))
+    is_free = schema.get('x-kubernetes-preserve-unknown-fields') or 'properties' not in schema
+    if of_name:
+      faults += _faults(v, of_name, f'{path}.{name}')
+    elif not is_free:
+      faults.append(f'{path}.{name}: no such field')
+  return faults
+
+
+@pytest.mark.skipif('JOBSET_CRD' not in os.environ, reason='JOBSET_CRD: no file of its schema')
+def test_gke_jobset_fits_its_schema():
+  """A field that the cluster would drop or refuse.
+
+  JOBSET_CRD is config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml of kubernetes-sigs/jobset.
+  """
+  yaml = pytest.importorskip('yaml')
+  with open(os.environ['JOBSET_CRD']) as file:
+    versions = yaml.safe_load(file)['spec']['versions']
+  said = dry(*GKE, CONFIG, '--image=i', '--claim=c', '--machines=4', '--dry-run', '--', SEEDS)
+  made = yaml.safe_load('\n'.join(said.splitlines()[1:-1]))
+  version = made['apiVersion'].split('/')[1]
+  (schema,) = [v['schema']['openAPIV3Schema'] for v in versions if v['name'] == version]
+  assert _faults(made, schema) == []
+  made['spec']['replicatedJobs'][0]['template']['spec']['paralellism'] = 1
+  assert _faults(made, schema) == [
+    '.spec.replicatedJobs[0].template.spec.paralellism: no such field'
+  ]
+
+
 GKE_ENVIRONMENT = {'GKE_IMAGE': 'i', 'GKE_CLAIM': 'c', 'GKE_MACHINES': '4'}
 
 

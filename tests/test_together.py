@@ -46,11 +46,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(workdir: pathlib.Path, *flags: str, folders: tuple[pathlib.Path, ...] = ()):
+def started(
+  workdir: pathlib.Path,
+  *flags: str,
+  folders: tuple[pathlib.Path, ...] = (),
+  config: str = CONFIG,
+):
   """Two processes of one run, in folders of their own where these are given; those that are left at
   the end are killed."""
   port, ran = free_port(), []
-  command = trial.command(workdir, *flags, config=str(trial.REPOSITORY / CONFIG))
+  command = trial.command(workdir, *flags, config=str(trial.REPOSITORY / config))
   for i in range(2):
     env = os.environ | environment(i, 2, port) | {'PYTHONPATH': str(trial.REPOSITORY)}
     folder = folders[i] if folders else trial.REPOSITORY
@@ -76,9 +81,9 @@ def trains(workdir: pathlib.Path) -> bool:
   return (workdir / 'stages/sft/seed-0/metrics.jsonl').exists()
 
 
-def outcome(workdir: pathlib.Path) -> dict[str, object]:
-  """All that a run must end with, without times; of checkpoints the digests."""
-  stage = workdir / 'stages/sft/seed-0'
+def outcome(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]:
+  """All that a replicate of a stage must end with, without times; of checkpoints the digests."""
+  stage = workdir / 'stages' / of
   found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
   found['results'] = (workdir / 'results.jsonl').read_text()
   rows = [json.loads(line) for line in (stage / 'metrics.jsonl').read_text().splitlines()]
@@ -121,6 +126,25 @@ def test_two_processes_compute_what_one_does(one_process, tmp_path):
   assert outcome(tmp_path / 'w') == outcome(one_process)
   assert said[-1].startswith('report: ') and other_said == []
   assert trial.leftovers(tmp_path / 'w') == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'config, flags, parts',
+  [
+    (f'{CONFIG}:rl', (), ('rl/seed-0',)),
+    (CONFIG, ('seeds=(0, 1)', 'mesh.replicate=2'), ('sft/seed-0', 'sft/seed-1')),
+  ],
+  ids=['RL', 'replicates over processes'],
+)
+def test_two_processes_explore_and_spread_as_one_does(config, flags, parts, tmp_path):
+  """Rollouts that a process takes from itself alone, or a replicate that gets another's numbers."""
+  trial.finish(tmp_path / 'one', *flags, config=config, env={'JAX_NUM_CPU_DEVICES': '2'})
+  with started(tmp_path / 'two', *flags, config=config) as ran:
+    statuses = [status for status, _ in ended(ran)]
+  assert statuses == [0, 0]
+  for part in parts:
+    assert outcome(tmp_path / 'two', part) == outcome(tmp_path / 'one', part)
 
 
 @pytest.mark.slow
