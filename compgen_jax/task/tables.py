@@ -38,7 +38,8 @@ def build(
   """Makes a replicate's support and proves that it holds what the config asks for.
 
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
-  config and on the replicate's salt alone. With `covers`, a finite support is drawn again until it
+  config and on the replicate's salt alone: of each depth the first that are drawn, so that 50 of a
+  pool are among 100 of it. With `covers`, a finite support is drawn again until it
   covers its modules (the first draw is the one without `covers`). With `subset`, it then holds the
   first of each depth: the same compositions as are in the support without `subset`, but fewer.
 
