@@ -50,10 +50,10 @@ def test_finite_support_depends_on_config_and_salt_only():
 @pytest.mark.parametrize('depths', [(2,), (2, 3)])
 def test_fewer_compositions_are_the_first_of_more(depths):
   """Catches a study over sizes in which every size is another draw."""
-  rows = {
-    n: set(helpers.steps(build(depths=depths, compositions=n).table, TASK)) for n in (50, 100)
-  }
-  assert len(rows[50]) == 50 and rows[50] < rows[100]
+  few, more = (
+    set(helpers.steps(build(depths=depths, compositions=n).table, TASK)) for n in (50, 100)
+  )
+  assert len(few) == 50 and few < more
 
 
 def test_a_whole_support_can_be_a_table():

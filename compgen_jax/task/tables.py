@@ -39,9 +39,9 @@ def build(
 
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
   config and on the replicate's salt alone: of each depth the first that are drawn, so that 50 of a
-  pool are among 100 of it. With `covers`, a finite support is drawn again until it
-  covers its modules (the first draw is the one without `covers`). With `subset`, it then holds the
-  first of each depth: the same compositions as are in the support without `subset`, but fewer.
+  pool are among 100 of it. With `covers`, a finite support is drawn again until it covers its
+  modules (the first draw is the one without `covers`). With `subset`, it then holds the first of
+  each depth: the same compositions as are in the support without `subset`, but fewer.
 
   With `overlap`, `(name, share)`, floor(share * compositions) of them are those that come first in
   `other`, the finite support of that name of the same replicate, among those that fit the config
