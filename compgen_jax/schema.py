@@ -75,6 +75,7 @@ class RunConfig:
   microbatch_rows: int = 0
   distributed: str = 'auto'
   join_s: float = 300.0
+  stuck_s: float = 1800.0
   writers: tuple[str, ...] = ()
   profile: tuple[int, ...] = ()
 
@@ -82,7 +83,7 @@ class RunConfig:
     """For each field that can be wrong: its name, whether its value can work, what is legal."""
     for name in ('steps_per_call', 'checkpoint_every', 'max_skipped'):
       yield name, getattr(self, name) >= 1, '1 or more'
-    for name in ('checkpoint_every_s', 'grace_s', 'join_s', 'max_log_prob_gap'):
+    for name in ('checkpoint_every_s', 'grace_s', 'join_s', 'stuck_s', 'max_log_prob_gap'):
       yield name, getattr(self, name) > 0, 'above 0'
     yield 'microbatch_rows', self.microbatch_rows >= 0, '0 or more'
     yield 'distributed', self.distributed in DISTRIBUTED, one_of(DISTRIBUTED)

@@ -203,6 +203,7 @@ def get_config() -> ConfigDict:
   )
   config.run.distributed = 'auto'  # is this one of several processes of a run? auto | on | off
   config.run.join_s = 300.0  # seconds that the processes of a run wait for each other at its start
+  config.run.stuck_s = 1800.0  # seconds in which the processes of a run must meet, or it ends
   config.run.writers = ()  # metrics go there too: tensorboard | wandb (pip extras tb, wandb)
   config.run.profile = ()  # (first, last) update of every stage to profile; () is none
   for name, kind in KINDS.items():  # kinds of stage that are not written out above

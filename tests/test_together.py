@@ -1,11 +1,9 @@
 """Several processes that are one run: real ones on this machine, with JAX's CPU collectives."""
 
-import contextlib
 import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +11,8 @@ import time
 import pytest
 
 from tests.reliability import trial
+from tests.reliability.peers import CONFIG, after, ended, environment, free_port, started, trains
 
-CONFIG = 'tests/reliability/together.py'
 NO_EVALUATION = ('eval.every=0', 'stages.sft.steps=100000', 'run.checkpoint_every_s=1e6')
 JOIN = """
 import jax, numpy as np
@@ -27,58 +25,6 @@ with jax.set_mesh(mesh):
   print(float(mine.sum()), processes.whole(mine).tolist(), end=' ')
 print(jax.process_count(), lifeline.of_lead(jax.process_index), lifeline.interrupted())
 """
-
-
-def environment(index: int, count: int, port: int) -> dict[str, str]:
-  """What one sets for each of several processes on one machine, a device each."""
-  where = {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_PLATFORMS': 'cpu'}
-  return where | {
-    'JAX_NUM_PROCESSES': str(count),
-    'JAX_PROCESS_ID': str(index),
-    'JAX_NUM_CPU_DEVICES': '1',
-    'TF_CPP_MIN_LOG_LEVEL': '3',  # on a busy machine compilers complain that they are slow
-  }
-
-
-def free_port() -> int:
-  with socket.create_server(('', 0)) as server:
-    return server.getsockname()[1]
-
-
-@contextlib.contextmanager
-def started(
-  workdir: pathlib.Path,
-  *flags: str,
-  folders: tuple[pathlib.Path, ...] = (),
-  config: str = CONFIG,
-):
-  """Two processes of one run, in folders of their own where these are given; those that are left at
-  the end are killed."""
-  port, ran = free_port(), []
-  command = trial.command(workdir, *flags, config=str(trial.REPOSITORY / config))
-  for i in range(2):
-    env = os.environ | environment(i, 2, port) | {'PYTHONPATH': str(trial.REPOSITORY)}
-    folder = folders[i] if folders else trial.REPOSITORY
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    ran.append(subprocess.Popen(command, cwd=folder, env=env, **quiet))
-  try:
-    yield ran
-  finally:
-    for process in ran:
-      process.kill()
-      process.communicate()
-
-
-def ended(ran: list[subprocess.Popen], within_s: float = 900.0) -> list[tuple[int, list[str]]]:
-  """`(status, lines on stderr)` of each process."""
-  until = time.monotonic() + within_s
-  outputs = [process.communicate(timeout=until - time.monotonic())[1] for process in ran]
-  return [(process.returncode, text.splitlines()) for process, text in zip(ran, outputs)]
-
-
-def trains(workdir: pathlib.Path) -> bool:
-  """Whether a row of metrics is there."""
-  return (workdir / 'stages/sft/seed-0/metrics.jsonl').exists()
 
 
 def outcome(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]:
@@ -148,7 +94,7 @@ def test_two_processes_explore_and_spread_as_one_does(config, flags, parts, tmp_
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_them(one_process, tmp_path):
+def test_a_signal_to_one_of_them(tmp_path):
   """A run of which one process stops and the other waits for ever, or that loses updates. It goes
   on as one process on as many devices, to the same bits."""
   # Of 12 updates; and the programs of the first save are compiled after the signal.
@@ -159,10 +105,11 @@ def test_a_signal_to_one_of_them(one_process, tmp_path):
     (status, said), (other_status, other_said) = ended(ran, within_s=120.0)
   assert (status, other_status) == (75, 75), said + other_said
   assert 'interrupted by SIGTERM: saved sft at update ' in said[-1] and other_said == []
-  trial.finish(tmp_path / 'w', config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
-  got, want = outcome(tmp_path / 'w'), outcome(one_process)
-  assert {name: got[name] for name in ('results', 'curve.jsonl', '12')} == {
-    name: want[name] for name in ('results', 'curve.jsonl', '12')
+  for workdir in ('w', 'undisturbed'):
+    trial.finish(tmp_path / workdir, *patient, config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
+  got, want = outcome(tmp_path / 'w'), outcome(tmp_path / 'undisturbed')
+  assert {name: got[name] for name in ('results', 'curve.jsonl', 'metrics', '12')} == {
+    name: want[name] for name in ('results', 'curve.jsonl', 'metrics', '12')
   }
 
 
@@ -181,6 +128,12 @@ def test_one_is_killed(victim, tmp_path):
   line = f'error: process {victim} of 2 is gone; the same command continues'
   assert said[-1] == line and said.count(line) == 1
   assert all('updates' in text or 'sft ' in text or 'memory' in text for text in said[:-1]), said
+
+
+@pytest.mark.slow
+def test_one_is_stopped(tmp_path):
+  """Processes that wait for ever for one that neither works nor ends."""
+  assert after(signal.SIGSTOP, 1, tmp_path / 'w', count=2) == []
 
 
 @pytest.mark.slow

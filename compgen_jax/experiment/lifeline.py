@@ -5,12 +5,15 @@ Process 0, the lead, listens at the coordinator's address until all others are c
 own coordination service takes the port over. The connections stay. Over them go values that all
 have to agree on, signals, and the ends of processes: the first process that has to end tells the
 lead, which says why in one line and ends all with the same status. A process that is killed is
-noticed by its closed connection (within 15 s where its machine is gone).
+noticed by its closed connection (within 15 s where its machine is gone). One that is stuck keeps
+all from meeting, which they do after every dispatch: then each that can writes the stacks of its
+threads to stderr, and all end.
 
 Messages are lines of JSON. This module imports nothing that takes time.
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import queue
@@ -18,7 +21,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from compgen_jax.errors import PeerError
@@ -27,6 +30,7 @@ from compgen_jax.experiment import interruption
 LOSS_S = 1.0  # within which a closed connection is noticed
 RETRY_S = 0.2  # between two tries to reach the lead
 FAREWELL_S = 2.0  # that the lead waits for the others to end before it ends itself
+ANSWER_S = 2.0  # that a process has to write its stacks
 PROBES = {'TCP_KEEPIDLE': 5, 'TCP_KEEPINTVL': 3, 'TCP_KEEPCNT': 3}  # of a machine that is gone
 
 
@@ -64,6 +68,11 @@ def meet() -> None:
   """Waits until all processes have come here."""
   if _Shared.current:
     _Shared.current.all_of(None)
+
+
+def watched(stuck_s: float) -> contextlib.AbstractContextManager[None]:
+  """See `Lifeline.watched`; a run of one process is not watched."""
+  return _Shared.current.watched(stuck_s) if _Shared.current else contextlib.nullcontext()
 
 
 def interrupted() -> bool:
@@ -119,6 +128,7 @@ class Lifeline:
 
   def __init__(self, index: int, count: int, peers: dict[int, Connection]):
     self.index, self.count, self._peers = index, count, peers
+    self._met, self._answered = time.monotonic(), set[int]()
     self._values = {i: queue.SimpleQueue() for i in peers}
     self._gone = {i: threading.Event() for i in peers}
     self._left: set[int] = set()
@@ -136,6 +146,7 @@ class Lifeline:
       values = [value, *(self._values[i].get() for i in range(1, self.count))]
       for peer in self._peers.values():
         peer.send('value', values)
+      self._met = time.monotonic()
       return values
     self._peers[0].send('value', value)
     return self._values[0].get()
@@ -177,6 +188,30 @@ class Lifeline:
     for peer in self._peers.values():
       peer.send('bye')
 
+  @contextlib.contextmanager
+  def watched(self, stuck_s: float) -> Iterator[None]:
+    """Within it, the lead ends all where they have not met (`all_of`) for so many seconds."""
+    self._met, over = time.monotonic(), threading.Event()
+    if self.is_lead:
+      threading.Thread(target=self._watch, args=(stuck_s, over), daemon=True).start()
+    try:
+      yield
+    finally:
+      over.set()
+
+  def _watch(self, stuck_s: float, over: threading.Event) -> None:
+    while (left_s := self._met + stuck_s - time.monotonic()) > 0:
+      if over.wait(left_s):
+        return
+    for peer in self._peers.values():
+      peer.send('stacks')
+    faulthandler.dump_traceback()
+    time.sleep(ANSWER_S)
+    silent = [str(i) for i in self._peers if i not in self._answered]
+    who = f'; process {", ".join(silent)} does not answer' if silent else ''
+    what = f'the {self.count} processes have not met for run.stuck_s={stuck_s:g} s'
+    self.end(PeerError.exit_status, f'error: {what}{who}; the same command continues')
+
   def _listen(self, i: int) -> None:
     """The thread that reads what process i sends."""
     while (message := self._peers[i].receive()) is not None:
@@ -185,6 +220,11 @@ class Lifeline:
         self._values[i].put(rest[0])
       elif kind == 'signal':
         interruption.pass_on()
+      elif kind == 'stacks' and not self.is_lead:
+        faulthandler.dump_traceback()
+        self._peers[0].send('answer')
+      elif kind == 'answer':
+        self._answered.add(i)
       elif kind == 'bye':
         self._left.add(i)
       elif kind == 'end' and self.is_lead:  # in a thread of its own: this one sees process i end

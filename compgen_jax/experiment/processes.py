@@ -23,6 +23,7 @@ from compgen_jax.experiment.lifeline import Connection, Lifeline
 from compgen_jax.experiment.places import ADDRESS, COUNT, INDEX, Place, place
 
 RETRY_S = 0.2  # between two tries to reach process 0
+FOREVER_S = 10**6  # JAX would abort, with a core dump; lost and stuck processes are ours to notice
 HELLO_S = 5.0  # whoever connects says within these who it is
 
 
@@ -59,6 +60,7 @@ def join(mode: str, within_s: float, about: str) -> None:
     local_device_ids=_devices_of(here),
     cluster_detection_method='deactivate',
     initialization_timeout=max(10, int(within_s)),
+    heartbeat_timeout_seconds=FOREVER_S,
     shutdown_timeout_seconds=10,
   )
   lifeline.meet()

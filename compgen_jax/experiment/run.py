@@ -127,7 +127,7 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   mesh = data_mesh(n_devices, config.mesh.replicate)
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), lifeline.watched(config.run.stuck_s):
     base = build_setup(config, n_devices, config.mesh.replicate)
     # All that can be refused is refused before anything compiles, except what is drawn.
     files.require_workdir(workdir)
