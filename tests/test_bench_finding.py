@@ -11,7 +11,8 @@ from configs import quickstart
 
 def test_settings_are_compared_on_validation():
   """A look at the reported pool, or stages that are not measured."""
-  config = from_config_dict(finding.prepared(quickstart.get_config()))
+  given = quickstart.get_config().lock()  # as --config gives it
+  config = from_config_dict(finding.prepared(given))
   assert set(config.stages) == {'sft', 'compound'}
   assert set(config.eval.splits) == {'deeper'} and config.supports['deeper'].depths == (4,)
   assert config.supports['deeper'].pool == 'validation'

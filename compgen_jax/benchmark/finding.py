@@ -32,7 +32,7 @@ def prepared(config: ConfigDict) -> ConfigDict:
     ConfigError: there is no such split, or it lacks the depth.
   """
   chosen = workload.choose(config_lib.from_config_dict(config))
-  config = config.copy_and_resolve_references()
+  config = config.copy_and_resolve_references().unlock()
   config.contrasts = ()
   for name in list(config.stages):
     if name not in (chosen.sft, chosen.rl):

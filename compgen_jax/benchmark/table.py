@@ -83,5 +83,5 @@ def finding(f: dict[str, Any]) -> str:
     f'RL {minutes(one["rl_minutes"])})'
     for one in f['replicates']
   ]
-  allowed = f'SFT {f["parent_at_most"]:.0%} at most'
-  return '\n'.join([*lines, f'median: {what} after {minutes(f["minutes"])} of training; {allowed}'])
+  allowed = f'training alone; SFT {f["parent_at_most"]:.0%} at most'
+  return '\n'.join([*lines, f'median: {what}: {minutes(f["minutes"])} ({allowed})'])
