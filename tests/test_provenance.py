@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_wall_time_adds_up_over_calls(tmp_path):
   """An interrupted run that reports only the time of its last call."""
   assert provenance.accumulate_wall_time(tmp_path, 2.0) == 2.0
   assert provenance.accumulate_wall_time(tmp_path, 3.0) == 5.0
+
+
+def test_wall_time_is_counted_up_to_the_last_save(tmp_path):
+  """A run that is killed after an hour and reports the minutes since."""
+  provenance.start_clock(tmp_path, time.monotonic() - 100.0)
+  assert 100.0 <= provenance.count_wall_time() < 110.0
+  assert 100.0 <= provenance.count_wall_time() < 110.0  # once only
+  assert provenance.wall_time(tmp_path) >= 100.0
 
 
 @pytest.mark.parametrize('held', [None, '{"commit": "ab', '[]', '{"commit": "abc"}'])

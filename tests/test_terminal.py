@@ -8,6 +8,7 @@ import subprocess
 import termios
 import time
 
+from compgen_jax.experiment import provenance
 from tests.reliability import trial
 
 LONG = ('stages.sft.steps=100000', 'eval.every=0', 'run.checkpoint_every_s=1e6')
@@ -67,6 +68,7 @@ def test_a_run_in_a_terminal(tmp_path):
     assert terminal.ended() == 75, terminal.shown()
   finally:
     terminal.process.kill()
+  assert provenance.wall_time(tmp_path / 'w') > 1.0
   # In a terminal a line of progress is written over the one before.
   text = terminal.shown()
   assert '\r\x1b[2K' in text

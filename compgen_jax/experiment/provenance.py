@@ -5,6 +5,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import time
 from typing import Any
 
 from compgen_jax.config import Config
@@ -68,6 +69,31 @@ def wall_time(folder: pathlib.Path) -> float | None:
   except DamageError:
     return None
   return held['seconds'] if held else None
+
+
+class _Clock:
+  """`since`: up to when the time of the run at work in `folder` is counted (monotonic)."""
+
+  folder: pathlib.Path | None = None
+  since = 0.0
+
+
+def start_clock(folder: pathlib.Path, started: float) -> None:
+  """From now on `count_wall_time` counts for this workdir; `started` is of `time.monotonic`."""
+  _Clock.folder, _Clock.since = folder, started
+
+
+def count_wall_time() -> float:
+  """Adds the seconds since it was last called to the workdir's; returns the sum.
+
+  Called at every save, so that a run that is ended or killed has its time counted up to there.
+  Where no clock was started (a stage by itself), nothing is counted.
+  """
+  if _Clock.folder is None:
+    return 0.0
+  now = time.monotonic()
+  seconds, _Clock.since = now - _Clock.since, now
+  return accumulate_wall_time(_Clock.folder, seconds)
 
 
 def accumulate_wall_time(folder: pathlib.Path, seconds: float) -> float:

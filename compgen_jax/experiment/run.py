@@ -139,9 +139,8 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     with lock:
       require_origins(config, folder)
       say(estimate)
-      if lifeline.is_lead() and files.read_json(folder / 'config.json') != plain:
-        (folder / 'report.html').unlink(missing_ok=True)  # it is of another config
-        files.write_json(folder / 'config.json', plain)
+      provenance.start_clock(folder, started)
+      _write_config(folder, plain)
       evaluations = _run_stages(config, folder, base, replicates)
       rows = Rows(_result_rows(config, folder, evaluations))
       pooled = {
@@ -149,14 +148,21 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
         for name, by_seed in evaluations.items()
       }
       held = lifeline.of_lead(lambda: _held(config, folder, rows, pooled))
-      first, seconds = replicates[config.all_seeds[0]], time.monotonic() - started
-      result = held or _write(config, folder, rows, evaluations, pooled, first, seconds)
+      first = replicates[config.all_seeds[0]]
+      result = held or _write(config, folder, rows, evaluations, pooled, first)
   lifeline.meet()  # else the files of process 0 might not be there yet
   say(summary.table_text(result))
   if held is not None:
     say('all results were there before: none was written again')
   say(f'report: {folder / "report.html"}')
   return rows
+
+
+def _write_config(folder: pathlib.Path, plain: dict[str, Any]) -> None:
+  """Writes config.json; a report of another config goes."""
+  if lifeline.is_lead() and files.read_json(folder / 'config.json') != plain:
+    (folder / 'report.html').unlink(missing_ok=True)
+    files.write_json(folder / 'config.json', plain)
 
 
 def _held(
@@ -183,14 +189,13 @@ def _write(
   evaluations: dict[str, dict[int, Evaluation]],
   pooled: dict[str, Pooled],
   first: Replicate,
-  seconds: float,
 ) -> dict[str, Any]:
   """Writes results, summary, figures and report; returns the summary.
 
   Examples, of supports and of traces, are those of the first replicate.
   """
   files.write_jsonl(folder / 'results.jsonl', rows)
-  wall_s = provenance.accumulate_wall_time(folder, seconds)
+  wall_s = provenance.count_wall_time()
   result = summary.summarise(config, pooled, wall_s)
   result |= {'supports': about.supports(config, first)}
   result |= {'starts_from': provenance.foreign_parents(config)}
