@@ -59,6 +59,7 @@ def get_config(size: str = 'all') -> ConfigDict:
   config.contrasts = (
     *_contrasts('disjoint', 'overlap', sizes),
     *_contrasts('overlap', 'inside', sizes),
+    *_contrasts('disjoint', 'inside', sizes),
     *(
       finding1.difference(f'f4.L{depth}.{name}', arm, other, split, depth)
       for split, depths in (('unseen', (2, 3)), ('deeper', (4, 5)))

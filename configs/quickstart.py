@@ -51,10 +51,10 @@ def get_config() -> ConfigDict:
   config = recipe()
   config.experiment = 'quickstart'
   make_small(config)
-  config.stages.compound = default.stage('rl', 'sft', 300, RL_DATA, RL_SHARES)
-  config.stages.atomic = default.stage('rl', 'sft', 150, ('atoms',), **ATOMIC)
-  continue_sft(config, 300)
-  config.eval.every = 250
+  config.stages.compound = default.stage('rl', 'sft', 250, RL_DATA, RL_SHARES)
+  config.stages.atomic = default.stage('rl', 'sft', 125, ('atoms',), **ATOMIC)
+  continue_sft(config, 250)
+  config.eval.every = 125
   config.contrasts = (
     *contrasts('quickstart', ('unseen', 'deeper')),
     ('quickstart.L4.compound_minus_sft', ((1, 'compound', 'deeper', 4), (-1, 'sft', 'deeper', 4))),
