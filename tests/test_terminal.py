@@ -1,16 +1,21 @@
 """A run in a terminal, as a person sees it: a real one of its own, whose Ctrl-C is a key."""
 
-import fcntl
 import os
 import pty
 import re
 import subprocess
-import termios
+import sys
 import time
 
 from compgen_jax.experiment import provenance
 from tests.reliability import trial
 
+# Makes the terminal at its input the one that controls it, and becomes the command.
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 LONG = ('stages.sft.steps=100000', 'eval.every=0', 'run.checkpoint_every_s=1e6')
 
 
@@ -22,14 +27,13 @@ class Terminal:
     os.set_blocking(self._keys, False)
     self._shown = b''
     self.process = subprocess.Popen(
-      command,
+      [sys.executable, '-c', _OWN_TERMINAL, *command],
       cwd=trial.REPOSITORY,
       stdin=inside,
       stdout=inside,
       stderr=inside,
       env=os.environ | {'COLUMNS': '100', 'TERM': 'xterm'},
       start_new_session=True,
-      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(inside)
 
