@@ -12,15 +12,14 @@ them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compos
 All arms start from the SFT parent of finding 1, which has seen all skills, and see equally many
 prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
 `composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
-to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding
-1.
+to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding 1.
 """
 
 from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = {'all': 1000, 'small': 200}
+UPDATES = {'all': 1000, 'small': 200}  # of every arm
 HELD = {  # every third skill
   'all': (
     'reverse',

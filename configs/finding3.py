@@ -8,13 +8,13 @@ about fifteen minutes on one of them and compiling as long again, once. To expec
 L = 2: SFT 33 %, as nothing 37, as atoms 40, in three steps 42, in two 49 (results/finding3).
 With all modules about two hours (reckoned; not run yet).
 
-Each of four routing mechanisms in turn, one of each family, leaves the RL data, with every
-composition that holds it. It is put back as nothing (`none_NAME`) or at one depth: as atoms
-(`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`). All arms
-start from the SFT parent of finding 1, which has seen all mechanisms, and see equally many prompts;
-what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
+Each of four routing mechanisms in turn (two in the small task), one of each family, leaves the RL
+data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:
+as atoms (`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`).
+All arms start from the SFT parent of finding 1, which has seen all mechanisms, and see equally many
+prompts; what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
 `depth2_NAME`, and SFT continued. Splits: `with_NAME` (compositions that hold the mechanism, pool
-`test`, two to five steps), and the first four of finding 1. Contrasts are means over the four.
+`test`, two to five steps), and the first four of finding 1. Contrasts are means over them.
 (Learning curves of skills to lay beside these: finding 2, splits `held` and `kept`.)
 """
 

@@ -16,7 +16,6 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-LONG = ('stages.sft.steps=100000', 'eval.every=0', 'run.checkpoint_every_s=1e6')
 
 
 class Terminal:
@@ -65,7 +64,7 @@ class Terminal:
 
 def test_a_run_in_a_terminal(tmp_path):
   """A traceback at Ctrl-C, lines that can't be read, an ETA before anything is compiled."""
-  terminal = Terminal(trial.command(tmp_path / 'w', *LONG))
+  terminal = Terminal(trial.command(tmp_path / 'w', *trial.ENDLESS))
   try:
     terminal.until(r'updates/s')
     terminal.press(b'\x03')

@@ -13,7 +13,6 @@ import pytest
 from tests.reliability import trial
 from tests.reliability.peers import CONFIG, after, ended, environment, free_port, started, trains
 
-NO_EVALUATION = ('eval.every=0', 'stages.sft.steps=100000', 'run.checkpoint_every_s=1e6')
 JOIN = """
 import jax, numpy as np
 from compgen_jax.experiment import lifeline, processes, run
@@ -117,7 +116,7 @@ def test_a_signal_to_one_of_them(tmp_path):
 @pytest.mark.parametrize('victim', [0, 1])
 def test_one_is_killed(victim, tmp_path):
   """Processes that wait for a dead one for ever, end in a core dump, or with pages of text."""
-  with started(tmp_path / 'w', *NO_EVALUATION) as ran:
+  with started(tmp_path / 'w', *trial.ENDLESS) as ran:
     trial.until(ran[0], lambda: trains(tmp_path / 'w'))
     ran[victim].kill()
     killed = time.monotonic()

@@ -80,7 +80,7 @@ def run(
     if evaluation is None:
       evaluation = evaluator(_one_of(params(), i), stage.name, stage.steps, final=True)
       record.write_evaluation(evaluation, evaluator.settings)
-      lifeline.of_lead(provenance.count_wall_time)
+      provenance.count_wall_time()
       say(f'{stage.name:>16} {stage.steps:>6}/{stage.steps}  {measures.line(evaluation.rows)}')
     evaluations[record.seed] = evaluation
   return params, evaluations
@@ -176,7 +176,7 @@ def _train(
       for i, store in enumerate(stores):
         store.save(done, _one_of(state, i), histories[i].pending)
       saved_at = time.monotonic()
-      lifeline.of_lead(provenance.count_wall_time)
+      provenance.count_wall_time()
       interruption.saved(f'{stage.name} at update {done} of {stage.steps}')
   for store in stores:
     store.close()

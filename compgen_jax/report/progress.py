@@ -4,7 +4,6 @@ Only files of the workdir are read, so the run itself spends nothing on it.
 """
 
 import dataclasses
-import html
 import pathlib
 import time
 from typing import Any
@@ -65,7 +64,7 @@ def _page(folder: pathlib.Path, config: Config, every_s: int) -> str:
   at = time.strftime('%Y-%m-%d %H:%M:%S %Z')
   of = f'Curves are of the replicates at work (seed {seeds})' if begun else 'Nothing is trained yet'
   again = f'this page is made anew every {every_s} s while compgen_jax.watch runs'
-  title = html.escape(f'{config.experiment}: running')
+  title = tables.escape(f'{config.experiment}: running')
   parts = [
     f'<h1>{title}</h1>',
     tables.note(f'As of {at}. {of}; {again}.'),

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from tests.reliability import trial
 
 CONFIG = 'tests/reliability/together.py'
-FOREVER = ('eval.every=0', 'stages.sft.steps=100000', 'run.checkpoint_every_s=1e6', 'sft.batch=16')
+FOREVER = (*trial.ENDLESS, 'sft.batch=16')  # rows for four devices
 MOST_S = 15.0  # from a death to the end of the others
 STUCK_S = 90.0  # more than compiling takes here
 PROCESSES = 4

@@ -21,6 +21,8 @@ from orbax.checkpoint import v1 as ocp
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = 'tests/reliability/small.py'
+# A run that trains until it is ended, and saves and evaluates nothing before.
+ENDLESS = ('eval.every=0', 'stages.sft.steps=100000', 'run.checkpoint_every_s=1e6')
 
 
 def command(workdir: pathlib.Path, *flags: str, config: str = CONFIG) -> list[str]:
