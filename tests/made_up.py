@@ -41,6 +41,7 @@ TASK_OF_MODEL = helpers.task(alphabet=N_CONTENT)
 GRADIENT_DESCENT = Setup(TASK_OF_MODEL, MODEL, optax.sgd(1.0, momentum=0.5), ())
 SOME_SIGNAL = np.array([1, 0, 0, 0] + [1, 1, 1, 1] + [0, 0, 0, 0] + [0, 1, 1, 0], bool)
 KEY = jax.random.key(0)
+RATES = jnp.float32([0.01])  # learning rates of all updates
 
 
 def log_probs(params, prompts, traces, temperature):
@@ -75,7 +76,7 @@ def _step(module, config, setup):
   @quick_jit
   def run(state, batch, parent):
     with mock.patch.object(exploration, 'explore', lambda *args, **kwargs: batch):
-      return module.step(state, Given(KEY, parent, {}), setup, config)
+      return module.step(state, Given(KEY, parent, {}, RATES), setup, config)
 
   return run
 
@@ -276,7 +277,7 @@ def task_step(module, config, setup):
   """The compiled `(state, key, parent) -> (state, metrics)` of a kind of stage."""
 
   def run(state, key, parent):
-    return module.step(state, Given(key, parent, SUPPORTS), setup, config)
+    return module.step(state, Given(key, parent, SUPPORTS, RATES), setup, config)
 
   return quick_jit(setup.devices.shared(run))
 

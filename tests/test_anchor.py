@@ -64,7 +64,7 @@ def test_its_randomness_is_its_own():
   """Catches an anchor on the very problems that are explored, or with the noise of samples."""
   setup, seen = dataclasses.replace(SETUP, anchor=ANCHOR), []
   with m.drawing(m.golden()[0], seen):
-    anchor.add(PARAMS, PARAMS, m.KEY, Given(m.KEY, PARAMS, {}), setup, m.RL)
+    anchor.add(PARAMS, PARAMS, m.KEY, Given(m.KEY, PARAMS, {}, m.RATES), setup, m.RL)
   explored = [m.KEY, *jax.random.split(m.KEY)]
   ((key, _),) = seen
   assert all(np.any(jax.random.key_data(key) != jax.random.key_data(k)) for k in explored)

@@ -1,5 +1,6 @@
 """Findings 1 to 4: each arm is given what its config promises, and no more."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -11,7 +12,7 @@ from compgen_jax.experiment import run
 from compgen_jax.learning import batches
 from compgen_jax.learning.setup import Source
 from compgen_jax.task import tables
-from configs import finding2, finding3, finding4
+from configs import estimators, finding2, finding3, finding4, phase
 from tests import helpers
 from tests.models import quick_jit
 
@@ -148,3 +149,37 @@ def _tokens(config, setup, stage, n=32):
   draw = quick_jit(lambda key: batches.draw(key, sources, supports, setup))
   _, _, rendered = draw(jax.random.key(0))
   return float(np.sum(rendered.trace_length)) / n
+
+
+@pytest.mark.parametrize('n', [12, 192])
+def test_phase_varies_novelty_alone(n):
+  """Prompts that are less new than the arm's name says, or arms that differ in another way; a K
+  that no support can have."""
+  config = finding('phase')
+  for name in ('sft', 'sft_prefixed'):
+    config.supports[name].compositions = n
+  config = from_config_dict(config)
+  sft = tables.build('sft', config.supports['sft'], config.task, config.pools, 0)
+  assert len(sft.table.depth) == n
+  assert config.eval.splits['unseen'] == 'unseen' and config.supports['unseen'].pool == 'test'
+  for percent in phase.NOVELTY:
+    stage = config.stages[f'novel_{percent}']
+    new = {'seen': 0.0, 'new': 0.0}
+    for name, share in zip(stage.data, stage.shares):
+      support = tables.build(name, config.supports[name], config.task, config.pools, 0)
+      same = support.table is not None and tables.shared(support, sft) == n
+      new['seen' if same else 'new'] += share
+      assert same or support.config.pool == 'rl'  # disjoint from SFT's by content
+    assert new == pytest.approx({'seen': 1 - percent / 100, 'new': percent / 100})
+    assert (stage.init_from, stage.steps) == ('sft', phase.UPDATES)
+
+
+def test_estimators_differ_in_one_setting():
+  """An arm that differs from the default in more than its name says, or not at all."""
+  config = from_config_dict(finding('estimators'))
+  default = config.settings('rloo')
+  for arm in config.stages:
+    if config.kind(arm).explores:
+      assert config.stages[arm].data == config.stages['rloo'].data
+      changed = {'reward': arm} if arm in estimators.REWARDS else {'estimator': arm}
+      assert config.settings(arm) == dataclasses.replace(default, **changed)

@@ -10,7 +10,6 @@ import pytest
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import programs, run
 from compgen_jax.learning.kinds import KINDS, Kind
-from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.state import Given
 from configs import default
@@ -45,7 +44,8 @@ def test_metrics_of_several_updates(monkeypatch, tmp_path, n_replicates):
   stage = _stage(monkeypatch, tmp_path, n_replicates)
   params = programs.initial_params(stage.setup, tuple(range(n_replicates)))
   state = programs.initial_state(stage.setup, params)
-  given = Given(jax.random.split(jax.random.key(0), n_replicates), params, {})
+  keys, rates = jax.random.split(jax.random.key(0), n_replicates), [stage.rates_from(0)]
+  given = Given(keys, params, {}, np.stack(rates * n_replicates))
   for n, loss in ((3, [0, 1, 2]), (2, [3, 4, 0])):
     state, metrics = stage.advance(state, given, n)
     np.testing.assert_array_equal(metrics['loss'], [loss] * n_replicates)
@@ -69,17 +69,32 @@ def test_a_seed_is_its_own(monkeypatch, tmp_path):
   assert not programs.INITIAL.isidentifier()  # so no stage can be called so
 
 
-@pytest.mark.parametrize('schedule_steps, length', [(0, 10), (4, 4), (25, 25)])
-def test_a_schedule_may_end_elsewhere_than_the_stage(monkeypatch, schedule_steps, length):
-  """Catches a schedule that always ends with its stage, so that a longer stage is another start."""
-  lengths = []
-  whole = programs.optimizer.schedule
-
-  def schedule(peak, warmup, steps, shape):
-    lengths.append(steps)
-    return whole(peak, warmup, steps, shape)
-
-  monkeypatch.setattr(programs.optimizer, 'schedule', schedule)
-  settings = CountConfig(schedule_steps=schedule_steps)
-  programs._optimizer.__wrapped__(OptimizerConfig(), settings, steps=10)
-  assert lengths == [length]
+def test_learning_rates_of_a_stage(monkeypatch, tmp_path):
+  """Catches a schedule over another span than the stage's or its own; an update that is given
+  another one's rate, in a dispatch that begins anywhere; and stages that differ in their schedule
+  alone but are compiled apart, or in another setting and are not."""
+  stages = {}
+  for name, settings in {
+    'whole': dict(lr=0.5, warmup=2),
+    'longer': dict(lr=0.25, warmup=2, schedule_steps=24),
+    'flat': dict(schedule='constant', warmup=0, lr=1.0),
+    'other': dict(optimizer='adamw'),
+  }.items():
+    monkeypatch.setitem(KINDS, 'count', Kind(CountConfig, count))
+    config = tiny(contrasts=(), run__steps_per_call=4)
+    config.stages = {'count': default.stage('count', '', 12, ('sft',), **settings)}
+    config = from_config_dict(config)
+    stages[name] = programs.build('count', config, run.build_setup(config, 1), tmp_path)
+  rates = stages['whole'].rates
+  np.testing.assert_allclose(rates[[0, 1, 2, 7]], [0, 0.25, 0.5, 0.275], rtol=1e-6)
+  np.testing.assert_allclose(stages['longer'].rates[[2, 7]], [0.25, 0.2225218], rtol=1e-5)
+  np.testing.assert_array_equal(stages['flat'].rates, np.ones(12))
+  state = programs.initial_state(stages['whole'].setup, {'ends': {'x': jnp.zeros((1, 1))}})
+  state = jax.tree.map(lambda x: x[0], state)
+  for done in range(12):
+    given = Given(jax.random.key(0), {}, {}, stages['whole'].rates_from(done))
+    for step in range(done, min(done + 4, 12)):
+      at = given.learning_rate_of(state._replace(step=jnp.int32(step)))
+      assert float(at) == float(rates[step]), (done, step)
+  assert stages['whole'].advance is stages['longer'].advance is stages['flat'].advance
+  assert stages['whole'].advance is not stages['other'].advance

@@ -27,7 +27,7 @@ def test_samples_are_from_the_right_parameters(sampler):
   def run(state, parent):
     config = dataclasses.replace(RFT, sampler=sampler)
     with mock.patch.object(exploration, 'explore', explore):
-      new = rejection.step(state, Given(m.KEY, parent, {}), GRADIENT_DESCENT, config)
+      new = rejection.step(state, Given(m.KEY, parent, {}, m.RATES), GRADIENT_DESCENT, config)
     assert seen == [parent if sampler == 'parent' else state.params]
     return new
 

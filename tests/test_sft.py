@@ -23,7 +23,7 @@ def test_traces_are_predicted_and_nothing_else():
   @quick_jit
   def step(state):
     with m.drawing(batch):
-      return sft.step(state, Given(m.KEY, state.params, {}), setup, SFTConfig())
+      return sft.step(state, Given(m.KEY, state.params, {}, m.RATES), setup, SFTConfig())
 
   loss, want = m.golden_loss()
   state, metrics = step(create(setup, m.PARAMS))

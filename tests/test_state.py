@@ -34,7 +34,7 @@ def test_randomness_of_an_update():
   """Catches two updates of a stage, or one update of two stages, with the same randomness."""
   start = create(GRADIENT_DESCENT, PARAMS)
   keys = [
-    Given(jax.random.key(seed), PARAMS, {}).key_of(start._replace(step=jnp.int32(step)))
+    Given(jax.random.key(seed), PARAMS, {}, m.RATES).key_of(start._replace(step=jnp.int32(step)))
     for seed in (0, 1)
     for step in (0, 1)
   ]
@@ -48,16 +48,15 @@ def test_blocks_are_shared_out(name):
   moments that stay behind: two updates on two devices, each for one of two blocks, are those of one
   device."""
   settings = optimizer.OptimizerConfig(weight_decay=0.1, clip_norm=0.5)
-  rate = optimizer.schedule(0.01, 0, 10, 'constant')
-  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optimizer.make(settings, name, rate))
+  setup = dataclasses.replace(GRADIENT_DESCENT, tx=optimizer.make(settings, name))
   start, grads = create(setup, PARAMS), models.params(MODEL, seed=1)
 
   def twice(setup):
     each = jax.tree.map(lambda g: g / setup.devices.n, grads)
 
     def run(start):
-      first, _ = state.update(start, each, {}, setup)
-      return state.update(first, each, {}, setup)
+      first, _ = state.update(start, each, {}, setup, 0.01)
+      return state.update(first, each, {}, setup, 0.01)
 
     return quick_jit(setup.devices.shared(run))(start)
 
@@ -77,7 +76,7 @@ def _updated(last=3.0, loss=1.0, reward=1.0, weights=WEIGHTS, setup=SETUP):
   start = create(setup, weights)
   grads = {'a': jnp.asarray([0.0, last]), 'b': jnp.asarray([4.0])}
   metrics = {'loss': jnp.float32(loss)}
-  return start, *state.update(start, grads, metrics, setup, (jnp.float32(reward),))
+  return start, *state.update(start, grads, metrics, setup, 1.0, (jnp.float32(reward),))
 
 
 def test_update():

@@ -13,14 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax.config import Config
 from compgen_jax.experiment.record import Record
 from compgen_jax.learning import optimizer
 from compgen_jax.learning.devices import REPLICATE, REPLICATES, Devices
-from compgen_jax.learning.optimizer import OptimizerConfig
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import TrainState, create
@@ -49,6 +48,17 @@ class Stage:
     """What a replicate of the stage keeps on disk."""
     return Record(self.workdir, self.config, self.name, seed)
 
+  @functools.cached_property
+  def rates(self) -> np.ndarray:
+    """float32[steps]: the learning rate of each update."""
+    return self.config.settings(self.name).rates(self.steps)
+
+  def rates_from(self, done: int) -> np.ndarray:
+    """float32[K], K = run.steps_per_call: `Given.learning_rate_K` of updates done, done + 1, …"""
+    most = self.config.run.steps_per_call
+    updates = np.arange(done, done + most)
+    return np.roll(self.rates[np.minimum(updates, self.steps - 1)], done % most)
+
   @property
   def advance(self) -> Callable:
     """The compiled `(state, given, n) -> (state, metrics)`: see `updates`."""
@@ -62,22 +72,12 @@ def build(
   stage, settings = config.stages[name], config.settings(name)
   setup = dataclasses.replace(
     base,
-    tx=_optimizer(config.optimizer, settings, stage.steps),
+    tx=optimizer.make(config.optimizer, settings.optimizer),
     sources=_sources(config, zip(stage.data, config.stage_rows(name))),
     anchor=_sources(config, config.anchor_rows(name).items()),
     devices=base.devices.for_training(n_replicates),
   )
   return Stage(name, config, setup, workdir)
-
-
-@functools.cache
-def _optimizer(
-  config: OptimizerConfig, settings: Section, steps: int
-) -> optax.GradientTransformation:
-  """The same object for the same arguments: it is a part of what programs are looked up by."""
-  length = settings.schedule_steps or steps
-  learning_rate = optimizer.schedule(settings.lr, settings.warmup, length, settings.schedule)
-  return optimizer.make(config, settings.optimizer, learning_rate)
 
 
 def _sources(config: Config, rows: Iterable[tuple[str, int]]) -> tuple[Source, ...]:
@@ -94,7 +94,7 @@ def updates(stage: Stage) -> Callable:
   """
   config, name = stage.config, stage.name
   most = config.run.steps_per_call
-  return _updates(stage.setup, config.settings(name), config.kind(name).step, most)
+  return _updates(stage.setup, config.settings(name).program, config.kind(name).step, most)
 
 
 @functools.cache

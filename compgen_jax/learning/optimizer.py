@@ -1,6 +1,11 @@
-"""AdamW or Muon, with gradient clipping and warm-up, as one optax chain."""
+"""AdamW or Muon with gradient clipping, as one optax chain; schedules of the learning rate.
+
+Every update is told its learning rate, so that stages that differ in it alone share a compiled
+program.
+"""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -110,24 +115,27 @@ def _clip(bound: float) -> optax.GradientTransformationExtraArgs:
 
 # Optimizers ---------------------------------------------------------------------------------------
 #
-# To add one: a function of the config and the learning rate, and an entry in OPTIMIZERS.
+# To add one: a function of the config, and an entry in OPTIMIZERS.
 
 
-def adamw(
-  config: OptimizerConfig, learning_rate: optax.Schedule, nesterov: bool = False
-) -> optax.GradientTransformation:
+def _descend(config: OptimizerConfig, scale: float = 1.0) -> optax.GradientTransformation:
+  """Decoupled weight decay, and minus `scale` times the learning rate that the update is told."""
+
+  def update(updates, state, params=None, *, learning_rate, **_):
+    del params
+    return jax.tree.map(lambda u: -scale * learning_rate * u, updates), state
+
+  by_rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+  return optax.chain(optax.add_decayed_weights(config.weight_decay), by_rate)
+
+
+def adamw(config: OptimizerConfig, nesterov: bool = False) -> optax.GradientTransformation:
   """Loshchilov & Hutter 2019, arXiv 1711.05101."""
-  return optax.adamw(
-    learning_rate,
-    config.b1,
-    config.b2,
-    config.eps,
-    weight_decay=config.weight_decay,
-    nesterov=nesterov,
-  )
+  moments = optax.scale_by_adam(config.b1, config.b2, config.eps, nesterov=nesterov)
+  return optax.chain(moments, _descend(config))
 
 
-def muon(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+def muon(config: OptimizerConfig) -> optax.GradientTransformation:
   """Orthogonalised momentum for weight matrices, AdamW with Nesterov momentum for the rest.
 
   Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982. Matrices get `muon_scale` times the
@@ -140,13 +148,11 @@ def muon(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
 
     return jax.tree.map_with_path(label, params)
 
-  rest = adamw(config, learning_rate, nesterov=True)
-  return optax.partition({'muon': _muon_matrices(config, learning_rate), 'adamw': rest}, labels)
+  rest = adamw(config, nesterov=True)
+  return optax.partition({'muon': _muon_matrices(config), 'adamw': rest}, labels)
 
 
-def _muon_matrices(
-  config: OptimizerConfig, learning_rate: optax.Schedule
-) -> optax.GradientTransformation:
+def _muon_matrices(config: OptimizerConfig) -> optax.GradientTransformation:
   """`optax.contrib.muon` for matrices [N, in, out], with `orthogonalise`."""
 
   def dimensions(updates):
@@ -160,19 +166,18 @@ def _muon_matrices(
 
   # Without iterations of its own, optax' Muon is the momentum, scaled to norm 1.
   momentum = contrib.scale_by_muon(ns_steps=0, eps=config.eps, weight_dimension_numbers=dimensions)
-  return optax.chain(
-    momentum,
-    optax.stateless(orthogonal),
-    optax.add_decayed_weights(config.weight_decay),
-    optax.scale_by_learning_rate(lambda step: config.muon_scale * learning_rate(step)),
-  )
+  descend = _descend(config, config.muon_scale)
+  return optax.chain(momentum, optax.stateless(orthogonal), descend)
 
 
 OPTIMIZERS = {f.__name__: f for f in (adamw, muon)}
 
 
-def make(
-  config: OptimizerConfig, name: str, learning_rate: optax.Schedule
-) -> optax.GradientTransformation:
-  """Gradient clipping by global norm, then the optimizer of that name."""
-  return optax.chain(_clip(config.clip_norm), OPTIMIZERS[name](config, learning_rate))
+@functools.cache  # the same object for the same arguments: programs are looked up by it
+def make(config: OptimizerConfig, name: str) -> optax.GradientTransformationExtraArgs:
+  """Gradient clipping by global norm, then the optimizer of that name.
+
+  Its `update` takes the learning rate as `learning_rate` (float32[]) and, where the caller knows
+  it, the gradient's norm as `norm`.
+  """
+  return optax.chain(_clip(config.clip_norm), OPTIMIZERS[name](config))

@@ -49,7 +49,7 @@ def step(
   state: TrainState, given: Given, setup: Setup, config: RLConfig
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One batch of prompts: explore, estimate advantages, and `epochs` updates."""
-  key, devices = given.key_of(state), setup.devices
+  key, learning_rate, devices = given.key_of(state), given.learning_rate_of(state), setup.devices
 
   # Explore.
   e = exploration.explore(
@@ -86,7 +86,7 @@ def step(
     gap = devices.max(metrics.pop('log_prob_gap'))
     grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
     finite_too = (gap, *of_batch.values())
-    new, metrics = update(state, grads, metrics | of_anchor, setup, finite_too)
+    new, metrics = update(state, grads, metrics | of_anchor, setup, learning_rate, finite_too)
     return new._replace(step=state.step), metrics | {'log_prob_gap': gap}
 
   new, metrics = jax.lax.scan(epoch, state, None, length=config.epochs)

@@ -59,5 +59,6 @@ def step(
   )
   grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
   of_batch = exploration.metrics(e, setup)
-  state, metrics = update(state, grads, metrics | of_anchor, setup, tuple(of_batch.values()))
+  learning_rate, finite_too = given.learning_rate_of(state), tuple(of_batch.values())
+  state, metrics = update(state, grads, metrics | of_anchor, setup, learning_rate, finite_too)
   return state, metrics | of_batch

@@ -2,8 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import numpy as np
+
+from compgen_jax.learning import optimizer
 from compgen_jax.learning.exploration import REWARDS
 from compgen_jax.learning.optimizer import OPTIMIZERS, SCHEDULES
 
@@ -32,6 +35,18 @@ class Section:
   def batch_rows(self) -> int:
     """Problems in a batch."""
     return getattr(self, self.batch_field)
+
+  def rates(self, steps: int) -> np.ndarray:
+    """float32[steps]: the learning rate of each update of a stage."""
+    rate = optimizer.schedule(self.lr, self.warmup, self.schedule_steps or steps, self.schedule)
+    return np.broadcast_to(np.asarray(rate(np.arange(steps)), np.float32), (steps,))
+
+  @property
+  def program(self) -> Self:
+    """What of the settings a compiled step depends on: all but the learning rate's schedule."""
+    blank = {field.name: field.default for field in dataclasses.fields(Section)}
+    names = ('lr', 'warmup', 'schedule', 'schedule_steps')
+    return dataclasses.replace(self, **{name: blank[name] for name in names})
 
   def checks(self) -> Iterator[tuple[str, bool, str]]:
     """For each field that can be wrong: its name, whether its value can work, what is legal."""

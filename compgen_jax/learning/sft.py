@@ -84,4 +84,4 @@ def step(
   del config
   key = given.key_of(state)
   grads, metrics = golden_gradient(state.params, key, setup.sources, given.supports, setup)
-  return update(state, grads, metrics, setup)
+  return update(state, grads, metrics, setup, given.learning_rate_of(state))

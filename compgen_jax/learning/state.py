@@ -31,15 +31,21 @@ class Given(NamedTuple):
 
   `key`: the stage's randomness. `parent`: the parameters that the stage started from. `supports`:
   the supports that it trains on, by name.
+  `learning_rate_K`: float32, of the next updates: of update i (from 0) in place i mod K.
   """
 
   key: jax.Array
   parent: Any
   supports: dict[str, Support]
+  learning_rate_K: jax.Array
 
   def key_of(self, state: TrainState) -> jax.Array:
     """The randomness of the update that follows `state`."""
     return jax.random.fold_in(self.key, state.step)
+
+  def learning_rate_of(self, state: TrainState) -> jax.Array:
+    """float32[]: the learning rate of the update that follows `state`."""
+    return self.learning_rate_K[state.step % self.learning_rate_K.shape[0]]
 
 
 def create(setup: Setup, params: Any) -> TrainState:
@@ -58,6 +64,7 @@ def update(
   grads: Any,
   metrics: dict[str, jax.Array],
   setup: Setup,
+  learning_rate: jax.Array | float,
   of_batch: tuple[jax.Array, ...] = (),
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer update, or none where anything is not finite.
@@ -75,6 +82,7 @@ def update(
     grads: this device's part of the sum over devices, and
     metrics: likewise.
     setup: holds the optimizer.
+    learning_rate: float32[].
     of_batch: numbers of the whole batch that have to be finite too.
 
   Returns:
@@ -95,8 +103,8 @@ def update(
   params, opt_state = state.params, state.opt_state
   if shared_out:
     grads, params, opt_state = (_on_blocks(mine, tree) for tree in (grads, params, opt_state))
-  tx = optax.with_extra_args_support(setup.tx)
-  updates, opt_state = tx.update(grads, opt_state, params, norm=norm)
+  tx, told = optax.with_extra_args_support(setup.tx), dict(norm=norm, learning_rate=learning_rate)
+  updates, opt_state = tx.update(grads, opt_state, params, **told)
   new = optax.apply_updates(params, updates), opt_state
   new = _on_blocks(devices.gather, new) if shared_out else new
   finite = all_finite((new, norm, metrics, of_batch))

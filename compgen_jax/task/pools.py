@@ -58,10 +58,13 @@ def content_hash(composition: Composition, task: TaskConfig, salt: jax.Array | i
   """
   routing_code_L = _name_codes(task.routing_inventory)[composition.routing]
   skill_code_L = _name_codes(task.skill_inventory)[composition.skill]
-  h = jnp.uint32(salt)
-  for i in range(composition.routing.shape[0]):
-    mixed = _mix(_mix(h, routing_code_L[i]), skill_code_L[i])
-    h = jnp.where(i < composition.depth, mixed, h)
+
+  def step(h, of_step):  # scanned, because a copy for each step would take seconds to compile
+    i, routing_code, skill_code = of_step
+    return jnp.where(i < composition.depth, _mix(_mix(h, routing_code), skill_code), h), None
+
+  step_L = jnp.arange(composition.routing.shape[0])
+  h, _ = jax.lax.scan(step, jnp.uint32(salt), (step_L, routing_code_L, skill_code_L))
   h = h ^ composition.depth.astype(jnp.uint32)
   h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
   h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -66,10 +66,15 @@ def _segment(markers: list[jax.Array], s: String | None = None, used: jax.Array 
   return _Segment(tokens, written & used)
 
 
+def _joined(segments: list[_Segment]) -> _Segment:
+  """The segments, one behind the other, as one."""
+  tokens = jnp.concatenate([segment.tokens for segment in segments]).astype(jnp.int32)
+  return _Segment(tokens, jnp.concatenate([segment.written for segment in segments]))
+
+
 def _pack(segments: list[_Segment], width: int, pad: int) -> tuple[jax.Array, jax.Array]:
   """The written tokens in their order, padded on the right to `width`, and their number."""
-  tokens = jnp.concatenate([segment.tokens for segment in segments]).astype(jnp.int32)
-  written = jnp.concatenate([segment.written for segment in segments])
+  tokens, written = _joined(segments)
   column = jnp.where(written, jnp.cumsum(written) - 1, width)
   packed = jnp.full((width,), pad, jnp.int32).at[column].set(tokens, mode='drop')
   return packed, jnp.sum(written).astype(jnp.int32)
@@ -86,20 +91,22 @@ def render(problem: Problem, task: TaskConfig, depth_cap: int) -> Rendered:
   label_E = labels(problem, task)
   solve, equals, end = (jnp.int32(token) for token in (task.solve, task.equals, task.end))
 
-  prompt = [_segment([solve])]
-  prompt += [_segment([label_E[i]], strings.at(problem.values, i)) for i in range(2)]
-  trace = []
-  for i in range(depth_cap):
+  def step(i, label, routing, skill, operand, result) -> tuple[_Segment, _Segment]:
+    """What the prompt and the trace say of step i."""
     used = i < problem.composition.depth
-    label = label_E[i + 2]
-    routing = task.routing_0 + problem.composition.routing[i]
-    skill = task.skill_0 + problem.composition.skill[i]
-    operand = strings.at(problem.operands, i) if task.trace == 'explicit' else None
-    prompt.append(_segment([label, routing, skill], None, used))
-    trace.append(_segment([label, routing, skill], operand, used))
-    trace.append(_segment([label], strings.at(problem.values, i + 2), used))
-  prompt.append(_segment([equals]))
-  trace += [_segment([equals], problem.answer), _segment([end])]
+    names = [label, task.routing_0 + routing, task.skill_0 + skill]
+    shown = _segment(names, operand if task.trace == 'explicit' else None, used)
+    return _segment(names, None, used), _joined([shown, _segment([label], result, used)])
+
+  # One program for all steps: a copy for each of them would take seconds to compile.
+  _, routing_L, skill_L = problem.composition
+  results = jax.tree.map(lambda x: x[2:], problem.values)
+  of_steps = jnp.arange(depth_cap), label_E[2:], routing_L, skill_L, problem.operands, results
+  of_steps = jax.tree.map(lambda x: x[:depth_cap], of_steps)
+  asked, worked = jax.tree.map(jnp.ravel, jax.vmap(step)(*of_steps))
+  inputs = [_segment([label_E[i]], strings.at(problem.values, i)) for i in range(2)]
+  prompt = [_segment([solve]), *inputs, asked, _segment([equals])]
+  trace = [worked, _segment([equals], problem.answer), _segment([end])]
 
   prompt_width = task.prompt_width(depth_cap)
   prompt_P, prompt_length = _pack(prompt, prompt_width, task.pad)
