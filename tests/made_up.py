@@ -25,9 +25,8 @@ from compgen_jax.task.verify import Verdict
 from tests import helpers, models
 from tests.models import N_CONTENT, PAD, quick_jit
 
-_PLAIN = dict(optimizer='adamw', lr=1.0, warmup=0, schedule='constant')
-RL = RLConfig(prompts=4, group=4, temperature=0.7, estimator='dr_grpo', **_PLAIN)
-RFT = RFTConfig(prompts=4, group=4, temperature=0.7, **_PLAIN)
+RL = RLConfig(prompts=4, group=4, temperature=0.7, estimator='dr_grpo')
+RFT = RFTConfig(prompts=4, group=4, temperature=0.7)
 
 # Steps on a made-up batch -------------------------------------------------------------------------
 #

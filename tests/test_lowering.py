@@ -74,7 +74,7 @@ def traced_stage(name: str):
   def arguments():
     params = programs.initial_params(stage.setup, config.all_seeds)
     keys = jax.random.split(jax.random.key(0), n)
-    rates = jnp.stack([jnp.asarray(stage.rates_from(0))] * n)
+    rates = jnp.asarray(stage.rates_from(0, n))
     return programs.initial_state(stage.setup, params), Given(keys, params, stacked, rates)
 
   return programs.updates(stage).trace(*jax.eval_shape(arguments), 3)

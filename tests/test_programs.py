@@ -44,8 +44,8 @@ def test_metrics_of_several_updates(monkeypatch, tmp_path, n_replicates):
   stage = _stage(monkeypatch, tmp_path, n_replicates)
   params = programs.initial_params(stage.setup, tuple(range(n_replicates)))
   state = programs.initial_state(stage.setup, params)
-  keys, rates = jax.random.split(jax.random.key(0), n_replicates), [stage.rates_from(0)]
-  given = Given(keys, params, {}, np.stack(rates * n_replicates))
+  keys = jax.random.split(jax.random.key(0), n_replicates)
+  given = Given(keys, params, {}, stage.rates_from(0, n_replicates))
   for n, loss in ((3, [0, 1, 2]), (2, [3, 4, 0])):
     state, metrics = stage.advance(state, given, n)
     np.testing.assert_array_equal(metrics['loss'], [loss] * n_replicates)
@@ -92,7 +92,7 @@ def test_learning_rates_of_a_stage(monkeypatch, tmp_path):
   state = programs.initial_state(stages['whole'].setup, {'ends': {'x': jnp.zeros((1, 1))}})
   state = jax.tree.map(lambda x: x[0], state)
   for done in range(12):
-    given = Given(jax.random.key(0), {}, {}, stages['whole'].rates_from(done))
+    given = Given(jax.random.key(0), {}, {}, stages['whole'].rates_from(done, 1)[0])
     for step in range(done, min(done + 4, 12)):
       at = given.learning_rate_of(state._replace(step=jnp.int32(step)))
       assert float(at) == float(rates[step]), (done, step)

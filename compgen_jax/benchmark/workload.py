@@ -150,8 +150,8 @@ class Workload:
     params = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.params)
     state = programs.initial_state(stage.setup, params)
     supports = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.supports)
-    rates = np.stack([stage.rates_from(0)] * n_seeds)
-    given = Given(jax.random.split(self.key, n_seeds), params, supports, rates)
+    keys, rates = jax.random.split(self.key, n_seeds), stage.rates_from(0, n_seeds)
+    given = Given(keys, params, supports, rates)
     return program(programs.updates(stage), state, given, STEPS, carry=True)
 
   def explore(self) -> Program:

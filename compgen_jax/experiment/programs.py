@@ -53,11 +53,12 @@ class Stage:
     """float32[steps]: the learning rate of each update."""
     return self.config.settings(self.name).rates(self.steps)
 
-  def rates_from(self, done: int) -> np.ndarray:
-    """float32[K], K = run.steps_per_call: `Given.learning_rate_K` of updates done, done + 1, …"""
+  def rates_from(self, done: int, n_replicates: int) -> np.ndarray:
+    """float32[n_replicates, K], K = run.steps_per_call: `Given.learning_rate_K` for the updates
+    after `done`."""
     most = self.config.run.steps_per_call
-    updates = np.arange(done, done + most)
-    return np.roll(self.rates[np.minimum(updates, self.steps - 1)], done % most)
+    updates = np.minimum(np.arange(done, done + most), self.steps - 1)
+    return np.tile(np.roll(self.rates[updates], done % most), (n_replicates, 1))
 
   @property
   def advance(self) -> Callable:

@@ -159,7 +159,7 @@ def _train(
     row_ends = _next_row(stage, done)
     with pace.dispatch(row_ends - done) as n:
       profile.before(done, n)
-      given = given._replace(learning_rate_K=_rates(stage, len(replicates), done))
+      given = given._replace(learning_rate_K=stage.rates_from(done, len(replicates)))
       state, metrics = processes.call(stage.advance, state, given, n)
       metrics = processes.whole(metrics)
       metrics = {name: np.asarray(value)[:, :n] for name, value in metrics.items()}
@@ -267,12 +267,7 @@ def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
   supports = [{name: replicate.supports[name] for name in names} for replicate in replicates]
   stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
   keys = jax.vmap(lambda seed: key_for(seed, stage.name))(seeds)
-  return Given(keys, start, replicated(stacked), _rates(stage, len(replicates), 0))
-
-
-def _rates(stage: Stage, n_replicates: int, done: int) -> np.ndarray:
-  """`Given.learning_rate_K` of the updates that follow, with a leading replicate axis."""
-  return np.stack([stage.rates_from(done)] * n_replicates)
+  return Given(keys, start, replicated(stacked), stage.rates_from(0, len(replicates)))
 
 
 def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:
