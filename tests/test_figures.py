@@ -95,6 +95,21 @@ def test_dollars_are_no_formula(tmp_path, monkeypatch):
   assert name.get_text().startswith('a \\$\\frac\\$ b − SFT')
 
 
+def test_contrasts_of_many_terms_keep_apart(tmp_path):
+  """Words of one contrast that are written over those of the next."""
+  one = tuple((w / 4, arm, 'unseen', d) for d in (2, 3) for w, arm in ((1, 'compound'), (-1, 'sft')))
+  short = ((1, 'compound', 'unseen', 3), (-1, 'sft', 'unseen', 3))
+  named = tuple((f'many_{i}', 3 * one) for i in range(4)) + (('short', short),)
+  config = make_config(contrasts=named)
+  drawn = figures.contrasts(digest(tmp_path, config, *make_run(tmp_path, config)))
+  drawn.canvas.draw()
+  labels = drawn.axes[0].get_yticklabels()
+  boxes = [label.get_window_extent() for label in labels]
+  assert all(below.y1 <= above.y0 for above, below in zip(boxes, boxes[1:]))
+  assert [label.get_text() for label in labels[:4]] == [f'many_{i}' for i in range(4)]
+  assert labels[4].get_text().startswith('RL on')
+
+
 def test_captions_count_problems_per_seed(tmp_path):
   """n of all seeds together, or a figure without a caption."""
   config = make_config(seeds=(0, 1))

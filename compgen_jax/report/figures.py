@@ -16,7 +16,8 @@ from compgen_jax.report import lines
 from compgen_jax.report.axes import BAND, FAINT, INK
 from compgen_jax.report.digest import Contrast, Digest, Estimate, Outcomes, Side
 
-LABEL_WIDTH = 56  # characters of a contrast's name in a line
+LABEL_WIDTH = 56  # characters of a contrast, in words, in a line
+MOST_LINES = 2  # of its words; more would reach into the next one's
 FIGURE_SPACE = '\u2007'
 # Brewer's BrBG: good to bad, colour-blind safe, and none of the arms' colours.
 OUTCOMES = {
@@ -115,8 +116,11 @@ def contrasts(digest: Digest) -> Figure:
 
 
 def _label(contrast: Contrast) -> str:
-  """What is compared, and below it where; long ones break between terms."""
-  what = '\n'.join(textwrap.wrap(contrast.what, LABEL_WIDTH, break_long_words=False))
+  """What is compared, and below it where; its name, if that takes more lines than there is room."""
+  lines = textwrap.wrap(contrast.what, LABEL_WIDTH, break_long_words=False)
+  if len(lines) > MOST_LINES:
+    return parts.literal(contrast.name)
+  what = '\n'.join(lines)
   where = contrast.where + ('' if contrast.is_difference else ' (a level)')
   return parts.literal(f'{what}\n{where}' if where else what)
 
