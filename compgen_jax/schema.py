@@ -100,6 +100,7 @@ class MeshConfig:
 
   replicate: int = 1
   data: int = -1
+  parts: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

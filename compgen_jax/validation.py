@@ -204,17 +204,21 @@ def devices(config: Config, n_devices: int, use_all: bool = False) -> int:
   n, least = most if mesh.data == -1 else mesh.data, most if use_all else 1
   legal = f'-1 (the rest) or {least} to {most}, with mesh.replicate={mesh.replicate} {there}'
   require(least <= n <= most, 'mesh.data', n, legal)
+  legal = f'0, or a multiple of {2 * n} (two parts or more on each device)'
+  is_even = mesh.parts >= 0 and mesh.parts % (2 * n) == 0
+  require(is_even, 'mesh.parts', mesh.parts, legal)
+  shares, what = (mesh.parts, 'mesh.parts') if mesh.parts else (n, 'devices')
   for name, stage in config.stages.items():
     field, total = batch_field(config, name), config.settings(name).batch_rows
     for support, rows in zip(stage.data, config.stage_rows(name)):
       legal = (
-        f'such that stages.{name} gives {support} a multiple of {n} rows (devices), not {rows}'
+        f'such that stages.{name} gives {support} a multiple of {shares} rows ({what}), not {rows}'
       )
-      require(rows % n == 0, field, total, legal)
+      require(rows % shares == 0, field, total, legal)
     for support, rows in config.anchor_rows(name).items():
       field = settings_field(config, name, 'anchor_batch')
-      legal = f'such that anchor {support} gets a multiple of {n} rows (devices), not {rows}'
-      require(rows % n == 0, field, config.settings(name).anchor_batch, legal)
+      legal = f'such that anchor {support} gets a multiple of {shares} rows ({what}), not {rows}'
+      require(rows % shares == 0, field, config.settings(name).anchor_batch, legal)
   n *= mesh.replicate
   require(problems % n == 0, 'eval.problems', problems, f'a multiple of {n} (devices)')
   return n

@@ -1,4 +1,4 @@
-"""How many devices share a batch changes nothing that is computed."""
+"""How many devices share a batch changes nothing that is computed; in parts, not even rounding."""
 
 import dataclasses
 
@@ -62,6 +62,57 @@ def test_devices_change_nothing_with_an_anchor(module, config):
   with m.two_devices():
     got = m.task_step(module, config, on_two(setup))(state, m.KEY, parent)
   assert_same_step(got, want)
+
+
+def in_parts(setup, n):
+  """The setup in four parts on n devices."""
+  work = dict(microbatch_rows=(4, 1), rollout_rows=8)
+  return dataclasses.replace(setup, devices=Devices(n, parts=4), **work)
+
+
+@pytest.mark.slow
+@needs_two
+@pytest.mark.parametrize('kind', ['sft', 'rl'])
+def test_in_parts_bits_do_not_depend_on_the_devices(kind):
+  """Catches sums in the order of devices, rows that are in another part on another mesh, programs
+  whose shapes depend on it; and parts that are another batch than the whole is."""
+  parent = m.half_trained()
+  state = create(m.SFT_SETUP, parent)
+
+  def of(setup):
+    if kind == 'sft':
+      return m.sft_step(state, setup=setup)
+    return m.rl_step(state, parent, setup=setup)
+
+  whole = m.SFT_SETUP if kind == 'sft' else m.RL_SETUP
+  one = of(in_parts(whole, 1))
+  with m.two_devices():
+    two = of(in_parts(whole, 2))
+  m.assert_equal(two, one)
+  assert float(one[1]['grad_norm']) > 1e-3
+  assert_same_step(one, of(whole))
+
+
+@needs_two
+def test_a_sum_of_parts():
+  """Catches a part that is left out or counted twice, rows that are dealt to parts otherwise than
+  their randomness says, and a mean of one device."""
+  devices = Devices(2, parts=4)
+
+  def run(x):
+    ids = devices.joined([devices.row_ids(0, 8), devices.row_ids(8, 4)])
+    centred = devices.by_part(lambda rows: rows - jnp.sum(rows), x[ids])
+    part = devices.of_parts(lambda i: {'a': jnp.float32(10) ** i, 'b': jnp.arange(2.0) * i})
+    whole = devices.gather({'ids': ids, 'centred': centred})
+    return devices.sum_of_parts(part), devices.mean(x[ids]), whole
+
+  x = jnp.arange(12.0)
+  with m.two_devices():
+    total, mean, whole = quick_jit(devices.shared(run))(x)
+  assert float(total['a']) == 1111 and total['b'].tolist() == [0, 6]
+  assert float(mean) == 5.5
+  assert whole['ids'].tolist() == [0, 1, 8, 2, 3, 9, 4, 5, 10, 6, 7, 11]
+  assert whole['centred'].tolist()[:3] == [0 - 9, 1 - 9, 8 - 9]
 
 
 @needs_two

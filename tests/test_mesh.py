@@ -27,6 +27,12 @@ def _small(**changes):
     ({'mesh__replicate': 2, 'mesh__data': 3}, 'mesh.data=3: legal is -1 (the rest) or 1 to 2'),
     ({'mesh__data': 0}, 'mesh.data=0: legal is -1 (the rest) or 1 to 4'),
     ({'mesh__data': 4, 'eval__problems': 6}, 'eval.problems=6: legal is a multiple of 4'),
+    ({'mesh__parts': -8}, 'mesh.parts=-8: legal is 0, or a multiple of 2'),
+    ({'mesh__data': 2, 'mesh__parts': 6}, 'mesh.parts=6: legal is 0, or a multiple of 4'),
+    (
+      {'mesh__parts': 4, 'sft__batch': 6},
+      'sft.batch=6: legal is such that stages.sft gives sft a multiple of 4 rows (mesh.parts)',
+    ),
   ],
 )
 def test_meshes_that_can_not_be(changes, message):

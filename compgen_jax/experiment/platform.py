@@ -1,5 +1,5 @@
 """Every choice that depends on the hardware, in one place. None of them changes what is computed,
-only how fast.
+only how fast, and how sums are rounded (`mesh.parts` fixes that too).
 
 On CPU each core is made a device of its own: small matrices run faster on one thread each, on two
 halves of a batch, than on two threads together. And rows are worked off in blocks whose activations

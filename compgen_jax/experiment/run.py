@@ -53,7 +53,12 @@ def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
     model,
     tx=None,
     sources=(),
-    devices=Devices(n_devices, groups=groups, axis=DATA if groups == 1 else (REPLICATE, DATA)),
+    devices=Devices(
+      n_devices,
+      groups=groups,
+      axis=DATA if groups == 1 else (REPLICATE, DATA),
+      parts=config.mesh.parts,
+    ),
     row_columns=work.row_columns,
     microbatch_rows=work.microbatch_rows,
     rollout_rows=work.rollout_rows,

@@ -58,8 +58,7 @@ def draw(
       return with_cap(composition, widest), jnp.int32(widest) if support.config.dry else n_dry
 
     drawn.append(jax.vmap(steps)(ids[-1]))
-  row_id_B = jnp.concatenate(ids)
-  composition, dry_B = jax.tree.map(lambda *xs: jnp.concatenate(xs), *drawn)
+  row_id_B, (composition, dry_B) = setup.devices.joined(list(zip(ids, drawn)))
   key_B = jax.vmap(lambda i: jax.random.fold_in(problem_key, i))(row_id_B)
   some_dry = any(source.config.dry or source.config.prefix for source in sources)
   dry = dry_B if some_dry else 0
@@ -73,18 +72,18 @@ def pack(
   mask_BxC: jax.Array,
   features: dict[str, jax.Array],
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-  """`packing.pack_traces` of all devices' examples together; returns this device's share of rows.
+  """`packing.pack_traces` of all devices' examples together; returns this device's share of rows,
+  and how many of them are in use; with a leading axis where it has several parts.
 
   If each device packed its own examples, the number of rows, and so the time, would differ between
   devices, and all but one would wait.
   """
-  examples = setup.devices.gather((prompt_BxP, trace_BxC, mask_BxC, features))
-  multiple = gradients.smallest_microbatch(setup, trace_BxC.shape[0])
-  return packing.pack_traces(
-    *examples,
-    setup.model.pad,
-    setup.row_columns,
-    multiple,
-    shard=setup.devices.index,
-    n_shards=setup.devices.n,
-  )
+  devices = setup.devices
+  examples = devices.gather((prompt_BxP, trace_BxC, mask_BxC, features))
+  multiple = gradients.smallest_microbatch(setup, trace_BxC.shape[0] // devices.lanes)
+
+  def of_part(i):
+    widths = setup.model.pad, setup.row_columns, multiple
+    return packing.pack_traces(*examples, *widths, shard=i, n_shards=devices.n * devices.lanes)
+
+  return devices.of_parts(of_part)

@@ -4,7 +4,10 @@ The devices of a run are a mesh of two named axes: replicates are spread over RE
 batch of each is split over DATA. Only devices that share a batch exchange numbers.
 
 A batch is split over devices by rows. Losses are sums of per-token terms whose weights are fixed
-beforehand over the whole batch, so the split does not change what is computed.
+beforehand over the whole batch, so the split does not change what is computed, but for rounding:
+sums are taken in another order. Where that matters, a batch is cut into a fixed number of parts
+whatever the devices. Each part is worked off by itself, in programs of the same shapes, and what
+the parts give is summed in one order.
 """
 
 import dataclasses
@@ -29,12 +32,15 @@ class Devices:
   `jax.vmap` over an axis named REPLICATES.
   `groups`: how many such groups of devices there are, each with other replicates.
   `axis`: the mesh axes that the batch is split over.
+  `parts`: into how many parts a batch is cut, so that bits do not depend on `n`, which divides half
+  of it; 0 is one part on each device.
   """
 
   n: int = 1
   n_replicates: int = 1
   groups: int = 1
   axis: str | tuple[str, ...] = DATA
+  parts: int = 0
 
   def for_training(self, n_replicates: int) -> 'Devices':
     """Of the devices of a whole mesh (its `groups` share this batch) those that train together.
@@ -42,7 +48,12 @@ class Devices:
     Replicates that can't be spread evenly train side by side, on every group the same.
     """
     groups = self.groups if n_replicates % self.groups == 0 else 1
-    return Devices(self.n // self.groups, n_replicates // groups, groups)
+    return Devices(self.n // self.groups, n_replicates // groups, groups, parts=self.parts)
+
+  @property
+  def lanes(self) -> int:
+    """The parts of a batch that this device works off, one after the other."""
+    return self.parts // self.n if self.parts else 1
 
   @property
   def index(self) -> jax.Array | int:
@@ -56,9 +67,46 @@ class Devices:
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.psum(flat, self.axis))
 
+  def sum_of_parts(self, tree: Any) -> Any:
+    """Sum over the parts of the batch; where there are several on a device, leaves have a leading
+    axis of them."""
+    if not self.parts:
+      return self.sum(tree)
+    _, unravel = ravel_pytree(jax.tree.map(lambda x: x[0], tree))
+    part_LxX = jax.vmap(lambda part: ravel_pytree(part)[0])(tree)
+    return unravel(jnp.sum(self._whole(part_LxX), axis=0))
+
   def mean(self, x: jax.Array) -> jax.Array:
     """float32[]: mean of all elements on all devices (each holds equally many)."""
-    return self.sum(jnp.mean(x.astype(jnp.float32))) / self.n
+    x = x.astype(jnp.float32)
+    return jnp.mean(self._whole(x)) if self.parts else self.sum(jnp.mean(x)) / self.n
+
+  def _whole(self, share: jax.Array) -> jax.Array:
+    """`gather`, behind which programs are the same on any number of devices."""
+    return jax.lax.optimization_barrier(self.gather(share))
+
+  def joined(self, shares: list[Any]) -> Any:
+    """This device's rows of several sources (leading axis), one behind the other in each part."""
+
+    def join(*xs):
+      by_part = [x.reshape(self.lanes, -1, *x.shape[1:]) for x in xs]
+      return jnp.concatenate(by_part, axis=1).reshape(-1, *xs[0].shape[1:])
+
+    return jax.tree.map(join, *shares)
+
+  def by_part(self, f: Callable, rows: Any) -> Any:
+    """`f` of rows (leading axis), a part of this device's share at a time; results have that axis
+    too."""
+    if not self.parts:
+      return f(rows)
+    out = jax.lax.map(f, jax.tree.map(lambda x: x.reshape(self.lanes, -1, *x.shape[1:]), rows))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+  def of_parts(self, f: Callable[[jax.Array | int], Any]) -> Any:
+    """`f(i)` for the part i of this device; several get a leading axis."""
+    if not self.parts:
+      return f(self.index)
+    return jax.vmap(f)(self.index * self.lanes + jnp.arange(self.lanes))
 
   def max(self, x: jax.Array) -> jax.Array:
     """Maximum over devices."""

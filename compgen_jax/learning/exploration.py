@@ -164,17 +164,21 @@ def explore(
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
   row_id_Q, problems, rendered, given_width = pose(data_key, supports, setup)
-  sampled, verdict = attempt(
-    setup,
-    params,
-    problems,
-    rendered,
-    sample_key,
-    row_id_Q[:, None] * group + jnp.arange(group),
-    n_tokens=rendered.trace.shape[1],
-    temperature=temperature,
-    given_width=given_width,
-  )
+
+  def of_part(part):
+    return attempt(
+      setup,
+      params,
+      *part[:2],
+      sample_key,
+      part[2],
+      n_tokens=rendered.trace.shape[1],
+      temperature=temperature,
+      given_width=given_width,
+    )
+
+  row_id_QxG = row_id_Q[:, None] * group + jnp.arange(group)
+  sampled, verdict = setup.devices.by_part(of_part, (problems, rendered, row_id_QxG))
   depth_B = jnp.repeat(problems.composition.depth - problems.dry, group)
   reward_B = REWARDS[reward](verdict, depth_B).astype(jnp.float32)
   return Exploration(jnp.repeat(rendered.prompt, group, axis=0), sampled, verdict, reward_B)
@@ -189,12 +193,13 @@ def metrics(e: Exploration, setup: Setup) -> dict[str, jax.Array]:
   """
   devices = setup.devices
   n_tokens = devices.sum(jnp.sum(e.rollout.mask))
+  length = devices.mean(jnp.sum(e.rollout.mask, axis=1))
   return {
     'reward': devices.mean(e.reward),
     'answer': devices.mean(e.verdict.answer),
     'structure': devices.mean(e.verdict.structure),
     'strict': devices.mean(e.verdict.strict),
-    'length': devices.mean(jnp.sum(e.rollout.mask, axis=1)),
-    'entropy': -devices.sum(jnp.sum(e.rollout.log_probs)) / n_tokens,
+    'length': length,
+    'entropy': -devices.mean(jnp.sum(e.rollout.log_probs, axis=1)) / length,
     'decoded_useful': n_tokens / devices.sum(jnp.sum(e.rollout.decoded)),
   }

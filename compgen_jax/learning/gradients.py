@@ -80,8 +80,18 @@ def gradient(
     n_active: int32[]; only this many leading rows matter, the others are skipped.
 
   Returns:
-    `(grads, metrics)`, of all rows of this device.
+    `(grads, metrics)`, of all rows of this device. Where it has several parts, `rows`, `n_active`
+    and these have a leading axis of them.
   """
+  if not setup.devices.parts:
+    return _of_rows(loss, params, rows, setup, n_active)
+  return jax.lax.map(lambda part: _of_rows(loss, params, part[0], setup, part[1]), (rows, n_active))
+
+
+def _of_rows(
+  loss: Callable, params: Any, rows: Any, setup: Setup, n_active: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+  """`gradient` of the rows of one part."""
   params = setup.model.unstack(params)
 
   @functools.partial(jax.jit, static_argnums=1)  # traced once for its shapes and for the loop

@@ -83,7 +83,7 @@ def step(
 
   def epoch(state, _):
     grads, metrics = gradient(loss, state.params, rows, setup, n_rows)
-    gap = devices.max(metrics.pop('log_prob_gap'))
+    gap = devices.max(jnp.max(metrics.pop('log_prob_gap')))
     grads, of_anchor = anchor.add(grads, state.params, key, given, setup, config)
     finite_too = (gap, *of_batch.values())
     new, metrics = update(state, grads, metrics | of_anchor, setup, learning_rate, finite_too)

@@ -79,7 +79,7 @@ def update(
 
   Args:
     state: before the update.
-    grads: this device's part of the sum over devices, and
+    grads: this device's part of the sum over devices (with a leading axis where it has several),
     metrics: likewise.
     setup: holds the optimizer.
     learning_rate: float32[].
@@ -90,10 +90,10 @@ def update(
     the update was taken over).
   """
   devices = setup.devices
-  grads, metrics = devices.sum((grads, metrics))
+  grads, metrics = devices.sum_of_parts((grads, metrics))
   norm = optax.tree.norm(grads)
   n_blocks = setup.model.config.n_layers
-  shared_out = devices.n > 1 and n_blocks % devices.n == 0
+  shared_out = devices.n > 1 and n_blocks % devices.n == 0 and not devices.parts
   share = n_blocks // devices.n
 
   def mine(blocks):

@@ -123,21 +123,25 @@ def attention_bias(mask: jax.Array) -> jax.Array:
 
 
 def _attend(q_BxHxTxA, k_BxHxKxA, v_BxHxKxA, bias_BxTxK):
-  """exp(scores), their sums, and the output; all float32."""
+  """exp(scores), 1 / their sums, and the output; all float32.
+
+  One over the sums, because the compiler may or may not turn divisions by them into it: then
+  rounding would depend on the rest of the program, such as the number of devices.
+  """
   scores_BxHxTxK = jnp.einsum(
     'bhta,bhka->bhtk', q_BxHxTxA, k_BxHxKxA, preferred_element_type=jnp.float32
   )
   scores_BxHxTxK += bias_BxTxK[:, None]
   exp_BxHxTxK = jnp.exp(scores_BxHxTxK - jnp.max(scores_BxHxTxK, axis=-1, keepdims=True))
-  total_BxHxTx1 = jnp.sum(exp_BxHxTxK, axis=-1, keepdims=True)
+  share_BxHxTx1 = 1.0 / jnp.sum(exp_BxHxTxK, axis=-1, keepdims=True)
   mixed_BxHxTxA = jnp.einsum(
     'bhtk,bhka->bhta',
     exp_BxHxTxK.astype(v_BxHxKxA.dtype),
     v_BxHxKxA,
     preferred_element_type=jnp.float32,
   )
-  # Divided after the product: A numbers a query, not K.
-  return exp_BxHxTxK, total_BxHxTx1, mixed_BxHxTxA / total_BxHxTx1
+  # Normalised after the product: A numbers a query, not K.
+  return exp_BxHxTxK, share_BxHxTx1, mixed_BxHxTxA * share_BxHxTx1
 
 
 @jax.custom_vjp
@@ -153,28 +157,28 @@ def attention(
 
 
 def _attention_forward(q, k, v, bias):
-  exp, total, out = _attend(q, k, v, bias)
-  return out.astype(v.dtype), (q, k, v, exp, total, out)
+  exp, share, out = _attend(q, k, v, bias)
+  return out.astype(v.dtype), (q, k, v, exp, share, out)
 
 
 def _attention_backward(saved, dout_BxHxTxA):
-  """As in FlashAttention (Dao et al. 2022, arXiv 2205.14135). With p = exp / total:
+  """As in FlashAttention (Dao et al. 2022, arXiv 2205.14135). With p = exp * share:
 
   dv = p^T dout, dscores = p (dout v^T - sum(dout out)).
   """
-  q, k, v, exp_BxHxTxK, total_BxHxTx1, out_BxHxTxA = saved
+  q, k, v, exp_BxHxTxK, share_BxHxTx1, out_BxHxTxA = saved
 
   def product(spec, a, b):
     return jnp.einsum(
       spec, a.astype(v.dtype), b.astype(v.dtype), preferred_element_type=jnp.float32
     )
 
-  dv = product('bhtk,bhta->bhka', exp_BxHxTxK, dout_BxHxTxA / total_BxHxTx1)
+  dv = product('bhtk,bhta->bhka', exp_BxHxTxK, dout_BxHxTxA * share_BxHxTx1)
   # Both terms of dscores take dout as it came in. If only one rounded it, they would not cancel in
   # bfloat16.
   mean_BxHxTx1 = jnp.sum(dout_BxHxTxA * out_BxHxTxA, axis=-1, keepdims=True)
   dp_BxHxTxK = product('bhta,bhka->bhtk', dout_BxHxTxA, v)
-  dscores_BxHxTxK = exp_BxHxTxK * ((dp_BxHxTxK - mean_BxHxTx1) / total_BxHxTx1)
+  dscores_BxHxTxK = exp_BxHxTxK * ((dp_BxHxTxK - mean_BxHxTx1) * share_BxHxTx1)
   dq = product('bhtk,bhka->bhta', dscores_BxHxTxK, k)
   dk = product('bhtk,bhta->bhka', dscores_BxHxTxK, q)
   return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
