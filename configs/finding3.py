@@ -5,7 +5,7 @@
 
 Hardware: 2 CPU cores. Of the small task, that of the quickstart (two mechanisms), a replicate takes
 about fifteen minutes on one of them and compiling as long again, once. To expect, for `merge` at
-L = 2: SFT 33 %, as nothing 37, as atoms 40, in three steps 42, in two 49 (results/finding3).
+L = 2: SFT 32 %, as nothing 36, as atoms 40, in three steps 42, in two 49 (results/finding3).
 With all modules about two hours (reckoned; not run yet).
 
 Each of four routing mechanisms in turn (two in the small task), one of each family, leaves the RL
