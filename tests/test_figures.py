@@ -97,7 +97,8 @@ def test_dollars_are_no_formula(tmp_path, monkeypatch):
 
 def test_contrasts_of_many_terms_keep_apart(tmp_path):
   """Words of one contrast that are written over those of the next."""
-  one = tuple((w / 4, arm, 'unseen', d) for d in (2, 3) for w, arm in ((1, 'compound'), (-1, 'sft')))
+  arms = ((1, 'compound'), (-1, 'sft'))
+  one = tuple((weight / 4, arm, 'unseen', depth) for depth in (2, 3) for weight, arm in arms)
   short = ((1, 'compound', 'unseen', 3), (-1, 'sft', 'unseen', 3))
   named = tuple((f'many_{i}', 3 * one) for i in range(4)) + (('short', short),)
   config = make_config(contrasts=named)
