@@ -1,6 +1,5 @@
 """Several processes that are one run: real ones on this machine, with JAX's CPU collectives."""
 
-import json
 import os
 import pathlib
 import signal
@@ -24,18 +23,6 @@ with jax.set_mesh(mesh):
   print(float(mine.sum()), processes.whole(mine).tolist(), end=' ')
 print(jax.process_count(), lifeline.of_lead(jax.process_index), lifeline.interrupted())
 """
-
-
-def outcome(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]:
-  """All that a replicate of a stage must end with, without times; of checkpoints the digests."""
-  stage = workdir / 'stages' / of
-  found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
-  found['results'] = (workdir / 'results.jsonl').read_text()
-  rows = [json.loads(line) for line in (stage / 'metrics.jsonl').read_text().splitlines()]
-  found['metrics'] = [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
-  for path in sorted(stage.glob('checkpoints/*/_CHECKPOINT_METADATA')):
-    found[path.parent.name] = json.loads(path.read_text())['custom_metadata']['digest']
-  return found
 
 
 def test_two_processes_join():
@@ -68,7 +55,7 @@ def test_two_processes_compute_what_one_does(one_process, tmp_path):
   with started(tmp_path / 'w') as ran:
     (status, said), (other_status, other_said) = ended(ran)
   assert (status, other_status) == (0, 0), said + other_said
-  assert outcome(tmp_path / 'w') == outcome(one_process)
+  assert of_stage(tmp_path / 'w') == of_stage(one_process)
   assert said[-1].startswith('report: ') and other_said == []
   assert trial.leftovers(tmp_path / 'w') == []
 
@@ -89,7 +76,7 @@ def test_two_processes_explore_and_spread_as_one_does(config, flags, parts, tmp_
     statuses = [status for status, _ in ended(ran)]
   assert statuses == [0, 0]
   for part in parts:
-    assert outcome(tmp_path / 'two', part) == outcome(tmp_path / 'one', part)
+    assert of_stage(tmp_path / 'two', part) == of_stage(tmp_path / 'one', part)
 
 
 @pytest.mark.slow
@@ -106,7 +93,7 @@ def test_a_signal_to_one_of_them(tmp_path):
   assert 'interrupted by SIGTERM: saved sft at update ' in said[-1] and other_said == []
   for workdir in ('w', 'undisturbed'):
     trial.finish(tmp_path / workdir, *patient, config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
-  got, want = outcome(tmp_path / 'w'), outcome(tmp_path / 'undisturbed')
+  got, want = of_stage(tmp_path / 'w'), of_stage(tmp_path / 'undisturbed')
   assert {name: got[name] for name in ('results', 'curve.jsonl', 'metrics', '12')} == {
     name: want[name] for name in ('results', 'curve.jsonl', 'metrics', '12')
   }

@@ -33,6 +33,12 @@ def together(workdir: pathlib.Path, n: int, *flags: str) -> None:
   assert not any(process.returncode for process in processes), said
 
 
+def held(workdir: pathlib.Path) -> dict[str, object]:
+  """All that a run must end with."""
+  of_stages = {stage: trial.of_stage(workdir, f'{stage}/seed-0') for stage in ('sft', 'rl')}
+  return {f'{stage} {k}': v for stage, found in of_stages.items() for k, v in found.items()}
+
+
 def rates(workdir: pathlib.Path) -> tuple[list[float], float]:
   """The loss of RL by row of metrics, and updates a second after the first row."""
   text = (workdir / 'stages/rl/seed-0/metrics.jsonl').read_text()
@@ -56,17 +62,17 @@ def main():
       workdir = folder / f'fast-{devices}'
       fast = (*flags, 'mesh.parts=0')
       trial.finish(workdir, *fast, config=CONFIG, env=on_devices(devices))
-    want = trial.outcome(folder / 'devices-1')
+    want = held(folder / 'devices-1')
     meshes = [f'devices-{d}' for d in DEVICES[1:]] + [f'processes-{p}' for p in PROCESSES]
     for mesh in meshes:
-      found = trial.difference(trial.outcome(folder / mesh), want)
+      found = trial.difference(held(folder / mesh), want)
       faults += [f'{mesh}: {what}' for what in found[:3]]
     (losses, fast), (other, _) = (rates(folder / f'fast-{d}') for d in (1, 2))
     drift = float(np.max(np.abs(np.subtract(losses, other))))
     cost = fast / rates(folder / 'devices-1')[1]
   on = f'{DEVICES} devices and {PROCESSES} processes'
   figures = (
-    f'{n} updates of RL in {PARTS} parts: {len(want)} files and arrays the same on {on}; '
+    f'{n} updates of RL in {PARTS} parts: {len(want)} files and checkpoints the same on {on}; '
     f'{cost:.2f} times the time of one part a device, which drifts apart by {drift:.2g} in loss'
   )
   trial.report('invariance', not faults, figures, faults)

@@ -6,7 +6,7 @@ PARTS = 16
 
 
 def get_config():
-  config = tiny(eval__every=0, eval__pass_k=(), contrasts=(), mesh__data=-1, mesh__parts=PARTS)
+  config = tiny(eval__every=100, eval__pass_k=(), contrasts=(), mesh__data=-1, mesh__parts=PARTS)
   config.sft.batch, config.rl.prompts = 32, 32
   config.run.update(steps_per_call=20, join_s=60.0)
   del config.stages['rft']

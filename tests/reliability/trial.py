@@ -98,6 +98,21 @@ def outcome(workdir: pathlib.Path) -> dict[str, str]:
   return found
 
 
+def of_stage(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]:
+  """The same of a replicate of a stage, with the digests of checkpoints in place of their arrays.
+
+  (Which can't be read where several processes have written them.)
+  """
+  stage = workdir / 'stages' / of
+  found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
+  found['results'] = (workdir / 'results.jsonl').read_text()
+  rows = [json.loads(line) for line in (stage / 'metrics.jsonl').read_text().splitlines()]
+  found['metrics'] = [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
+  for path in sorted(stage.glob('checkpoints/*/_CHECKPOINT_METADATA')):
+    found[path.parent.name] = json.loads(path.read_text())['custom_metadata']['digest']
+  return found
+
+
 def leftovers(workdir: pathlib.Path) -> list[str]:
   """Files and folders that are not finished."""
   return [str(path) for path in workdir.rglob('*') if 'tmp' in path.name]
