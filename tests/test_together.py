@@ -55,7 +55,7 @@ def test_two_processes_compute_what_one_does(one_process, tmp_path):
   with started(tmp_path / 'w') as ran:
     (status, said), (other_status, other_said) = ended(ran)
   assert (status, other_status) == (0, 0), said + other_said
-  assert of_stage(tmp_path / 'w') == of_stage(one_process)
+  assert trial.of_stage(tmp_path / 'w') == trial.of_stage(one_process)
   assert said[-1].startswith('report: ') and other_said == []
   assert trial.leftovers(tmp_path / 'w') == []
 
@@ -76,7 +76,7 @@ def test_two_processes_explore_and_spread_as_one_does(config, flags, parts, tmp_
     statuses = [status for status, _ in ended(ran)]
   assert statuses == [0, 0]
   for part in parts:
-    assert of_stage(tmp_path / 'two', part) == of_stage(tmp_path / 'one', part)
+    assert trial.of_stage(tmp_path / 'two', part) == trial.of_stage(tmp_path / 'one', part)
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_signal_to_one_of_them(tmp_path):
   assert 'interrupted by SIGTERM: saved sft at update ' in said[-1] and other_said == []
   for workdir in ('w', 'undisturbed'):
     trial.finish(tmp_path / workdir, *patient, config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
-  got, want = of_stage(tmp_path / 'w'), of_stage(tmp_path / 'undisturbed')
+  got, want = trial.of_stage(tmp_path / 'w'), trial.of_stage(tmp_path / 'undisturbed')
   assert {name: got[name] for name in ('results', 'curve.jsonl', 'metrics', '12')} == {
     name: want[name] for name in ('results', 'curve.jsonl', 'metrics', '12')
   }
