@@ -88,7 +88,7 @@ def faults(kind: str) -> tuple[int, list[str]]:
   stage = programs.build(kind, config, base, pathlib.Path('nowhere'))
   supports = build_supports(config, 0)
   params = jax.tree.map(lambda x: x[0], programs.initial_params(stage.setup, (0,)))
-  given = Given(jax.random.key(0), params, supports, stage.rates_from(0, 1)[0])
+  given = Given(jax.random.key(0), params, supports, jnp.asarray(stage.rates_from(0, 1)[0]))
   state = jax.tree.map(
     lambda x: x[0],
     programs.initial_state(stage.setup, jax.tree.map(lambda x: x[None], params)),
