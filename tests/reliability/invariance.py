@@ -7,7 +7,6 @@ what was measured at the end. Printed as well: what the exact mode costs in time
 how far runs on 1 and 2 devices drift apart without it.
 """
 
-import json
 import pathlib
 import tempfile
 
@@ -19,11 +18,6 @@ from tests.reliability.same_bits import PARTS
 CONFIG = 'tests/reliability/same_bits.py'
 DEVICES = (1, 2, 4, 8)
 PROCESSES = (2, 4)  # of one device each
-
-
-def on_devices(n: int) -> dict[str, str]:
-  """The environment in which a process has n virtual devices."""
-  return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={n}'}
 
 
 def together(workdir: pathlib.Path, n: int, *flags: str) -> None:
@@ -41,8 +35,7 @@ def held(workdir: pathlib.Path) -> dict[str, object]:
 
 def rates(workdir: pathlib.Path) -> tuple[list[float], float]:
   """The loss of RL by row of metrics, and updates a second after the first row."""
-  text = (workdir / 'stages/rl/seed-0/metrics.jsonl').read_text()
-  rows = [json.loads(line) for line in text.splitlines()]
+  rows = trial.rows(workdir / 'stages/rl/seed-0/metrics.jsonl')
   first, last = rows[0], rows[-1]
   rate = (last['step'] - first['step']) / (last['seconds'] - first['seconds'])
   return [row['loss'] for row in rows], rate
@@ -55,13 +48,13 @@ def main():
     folder = pathlib.Path(name)
     for devices in DEVICES:
       workdir = folder / f'devices-{devices}'
-      trial.finish(workdir, *flags, config=CONFIG, env=on_devices(devices))
+      trial.finish(workdir, *flags, config=CONFIG, env=trial.on_devices(devices))
     for processes in PROCESSES:
       together(folder / f'processes-{processes}', processes, *flags)
     for devices in (1, 2):  # without: as fast as it can
       workdir = folder / f'fast-{devices}'
       fast = (*flags, 'mesh.parts=0')
-      trial.finish(workdir, *fast, config=CONFIG, env=on_devices(devices))
+      trial.finish(workdir, *fast, config=CONFIG, env=trial.on_devices(devices))
     want = held(folder / 'devices-1')
     meshes = [f'devices-{d}' for d in DEVICES[1:]] + [f'processes-{p}' for p in PROCESSES]
     for mesh in meshes:

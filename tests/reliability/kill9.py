@@ -8,7 +8,6 @@ sums over a batch are rounded in another order, and in RL a token that falls the
 another trace. What has to hold is what is stated in `same_but_rounded`.
 """
 
-import json
 import pathlib
 import random
 import time
@@ -19,7 +18,6 @@ from tests.reliability import trial
 OFTEN = ('run.checkpoint_every=10',)
 KILLS = 3  # of each run, at most
 DEVICES = (1, 2)
-TWO_DEVICES = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
 
 
 def killed(workdir: pathlib.Path, within_s: float, draw: random.Random, flags, env) -> bool:
@@ -44,12 +42,12 @@ def same_but_rounded(workdir: pathlib.Path, reference: pathlib.Path) -> list[str
     name = folder.relative_to(reference)
     if (workdir / name / 'origin.json').read_bytes() != (folder / 'origin.json').read_bytes():
       found.append(f'{name}: another origin')
-    got, want = (_rows(root / name / 'metrics.jsonl') for root in (workdir, reference))
+    got, want = (trial.rows(root / name / 'metrics.jsonl') for root in (workdir, reference))
     if [row['step'] for row in got] != [row['step'] for row in want]:
       found.append(f'{name}: other updates')
     if 'sft' in str(name) and abs(got[0]['loss'] - want[0]['loss']) > 1e-3:
       found.append(f'{name}: loss {got[0]["loss"]}, not {want[0]["loss"]}')
-  got, want = (_rows(root / 'results.jsonl') for root in (workdir, reference))
+  got, want = (trial.rows(root / 'results.jsonl') for root in (workdir, reference))
   measured = ('low', 'high', 'value')
   labels = [[{k: v for k, v in row.items() if k not in measured} for row in x] for x in (got, want)]
   if labels[0] != labels[1]:
@@ -57,14 +55,10 @@ def same_but_rounded(workdir: pathlib.Path, reference: pathlib.Path) -> list[str
   return found
 
 
-def _rows(path: pathlib.Path) -> list[dict]:
-  return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def tried(n: int, resize: bool, seed: int = 0) -> tuple[int, int, list[str]]:
   """`(kills, runs that ended as they should, faults)` of n runs."""
   draw, kills, good, faults = random.Random(seed), 0, 0, []
-  env = TWO_DEVICES if resize else {}
+  env = trial.on_devices(2) if resize else {}
   with trial.reference(*OFTEN, *_on(1, resize), env=env) as (folder, want, seconds):
     for devices in DEVICES[1:] if resize else ():  # so that kills do not all meet the compiler
       trial.finish(folder / f'on {devices}', *OFTEN, *_on(devices, resize), env=env)

@@ -76,6 +76,24 @@ def newest(workdir: pathlib.Path, stage: str, seed: int = 0) -> int:
   return max((int(p.name) for p in folder.glob('*') if p.name.isdigit()), default=0)
 
 
+def on_devices(n: int) -> dict[str, str]:
+  """The environment in which a process has n virtual devices."""
+  return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={n}'}
+
+
+def rows(path: pathlib.Path) -> list[dict]:
+  """The lines of a .jsonl file."""
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _metrics(stage: pathlib.Path) -> list[dict]:
+  """A replicate's rows of metrics, without times."""
+  return [
+    {k: v for k, v in row.items() if k not in ('seconds', 'crc')}
+    for row in rows(stage / 'metrics.jsonl')
+  ]
+
+
 def outcome(workdir: pathlib.Path) -> dict[str, str]:
   """All that a run must end with bit by bit: file or checkpoint -> a digest of it.
 
@@ -84,9 +102,7 @@ def outcome(workdir: pathlib.Path) -> dict[str, str]:
   found = {'results.jsonl': _digest((workdir / 'results.jsonl').read_bytes())}
   for folder in sorted((workdir / 'stages').glob('*/*')):
     name = str(folder.relative_to(workdir))
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
-    found[f'{name}/metrics'] = _digest(json.dumps(rows).encode())
+    found[f'{name}/metrics'] = _digest(json.dumps(_metrics(folder)).encode())
     for file in ('curve.jsonl', 'evaluation.json', 'origin.json'):
       found[f'{name}/{file}'] = _digest((folder / file).read_bytes())
     with ocp.training.Checkpointer(folder.absolute() / 'checkpoints') as checkpoints:
@@ -106,8 +122,7 @@ def of_stage(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]
   stage = workdir / 'stages' / of
   found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
   found['results'] = (workdir / 'results.jsonl').read_text()
-  rows = [json.loads(line) for line in (stage / 'metrics.jsonl').read_text().splitlines()]
-  found['metrics'] = [{k: v for k, v in row.items() if k not in ('seconds', 'crc')} for row in rows]
+  found['metrics'] = _metrics(stage)
   for path in sorted(stage.glob('checkpoints/*/_CHECKPOINT_METADATA')):
     found[path.parent.name] = json.loads(path.read_text())['custom_metadata']['digest']
   return found
