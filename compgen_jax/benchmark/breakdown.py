@@ -34,7 +34,7 @@ def compiled(work: Workload, n_seeds: int) -> Pieces:
     return batches.draw(jax.random.split(key)[0], rl.sources, work.supports, rl)[2].trace
 
   def update(train_state):
-    return state.update(train_state, train_state.params, {}, sft)[0]
+    return state.update(train_state, train_state.params, {}, sft, learning_rate=1e-3)[0]
 
   create = jax.jit(lambda params: state.create(sft, params))
   return Pieces(
