@@ -4,8 +4,8 @@
   launch/run.sh configs/finding4.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: 2 CPU cores. Of the small task, that of the quickstart, a replicate takes about 25 minutes
-on one of them; to expect, at L = 2 on `unseen`: SFT 47 %, RL on SFT's 24 compositions 48, on 24
-others 56, on the whole pool 63; 39 from an SFT parent that lacks four skills, 19 from one that saw
+on one of them; to expect, at L = 2 on `unseen`: SFT 48 %, RL on SFT's 24 compositions 50, on 24
+others 57, on the whole pool 64; 33 from an SFT parent that lacks four skills, 22 from one that saw
 single steps (results/finding4). With all modules an hour and a half (reckoned; not run yet).
 
 Two questions. Where should RL explore? From the SFT parent of finding 1, RL sees equally many
