@@ -8,10 +8,11 @@ L = 4: SFT 16 %, RL on compounds 52 %, RL on atoms 17 %, rejection fine-tuning 2
 19 % (results/finding1_h100).
 
 All arms start from one SFT parent, which saw 48 compositions of two and three steps. They see
-equally many batches: RL on compounds of the `rl` pool, RL on atoms, rejection fine-tuning on the
-prompts of the first, and SFT continued. Splits: `seen` (the 48, new inputs), `unseen` (two and
-three steps, pool `test`), `deeper` (four to eight), and the last two once more behind given dry
-steps (`_prefixed`).
+equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same with an anchor (a
+tenth of SFT's loss, on 30 of SFT's problems, in every update: what single steps do not exercise is
+else unlearned), rejection fine-tuning on the prompts of the first, and SFT continued. Splits:
+`seen` (the 48, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four to eight),
+and the last two once more behind given dry steps (`_prefixed`).
 """
 
 from ml_collections import ConfigDict
@@ -36,11 +37,21 @@ def get_config() -> ConfigDict:
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
   add_arm(config, 'compound', 'rl', compounds)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)
+  anchor = dict(anchor=quickstart.SFT_DATA, anchor_batch=30)
+  add_arm(config, 'atomic_anchored', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC, **anchor)
   add_arm(config, 'rft', 'rft', compounds)
   config.contrasts = (
     ('f1.L4.sft', ((1, 'sft', 'deeper', 4),)),
     difference('f1.L4.atomic_minus_sft', 'atomic', 'sft', 'deeper', 4),
     difference('f1.L4.compound_minus_atomic', 'compound', 'atomic', 'deeper', 4),
+    *(
+      difference(f'f1.L4.{arm}_minus_{other}', arm, other, 'deeper', 4)
+      for arm, other in (
+        ('atomic_anchored', 'sft'),
+        ('atomic_anchored', 'sft_continued'),
+        ('compound', 'atomic_anchored'),
+      )
+    ),
     difference('f1.L4.compound_minus_sft_continued', 'compound', 'sft_continued', 'deeper', 4),
     difference('f1.L4.compound_minus_rft', 'compound', 'rft', 'deeper', 4),
     (

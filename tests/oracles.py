@@ -15,7 +15,7 @@ from compgen_jax.config import Config
 from compgen_jax.experiment import files, run
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.record import Record
-from compgen_jax.experiment.stages import Replicate
+from compgen_jax.experiment.replicate import Replicate
 from compgen_jax.task import skills
 from compgen_jax.task.modules import Module
 from compgen_jax.task.vocab import TaskConfig

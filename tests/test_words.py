@@ -13,6 +13,7 @@ def _quickstart():
   config.supports.held = default.support(pool='test', with_skills=('fold',), depths=(2,))
   config.eval.splits.late, config.eval.splits.held = 'late', 'held'
   config.stages.hot = default.stage('rl', 'compound', 5, ('atoms',))
+  config.stages.held = default.stage('rl', 'sft', 5, ('atoms',), anchor=('sft',))
   return from_config_dict(config)
 
 
@@ -28,8 +29,16 @@ def test_arms():
     'atomic': 'RL on atoms (atomic)',
     'sft_continued': 'continued SFT',
     'hot': 'RL on atoms (hot)',
+    'held': 'RL on atoms, anchored in SFT',
   }
-  assert list(arms) == ['sft', 'compound', 'atomic', 'sft_continued', 'hot']  # as in the config
+  assert list(arms) == [
+    'sft',
+    'compound',
+    'atomic',
+    'sft_continued',
+    'hot',
+    'held',
+  ]  # as in the config
   assert words.history(CONFIG, 'hot') == 'SFT, then RL on compounds, then RL on atoms (hot)'
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from compgen_jax.config import Config
 from compgen_jax.experiment import ancestry
-from compgen_jax.experiment.stages import Replicate
+from compgen_jax.experiment.replicate import Replicate
 from compgen_jax.task import modules, tables
 from compgen_jax.task.latent import Composition
 from compgen_jax.task.support import Support

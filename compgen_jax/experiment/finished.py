@@ -10,7 +10,7 @@ from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import files, run
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.record import Record
-from compgen_jax.experiment.stages import Replicate
+from compgen_jax.experiment.replicate import Replicate
 from compgen_jax.learning.setup import Setup
 from compgen_jax.task import modules
 from compgen_jax.task.latent import Composition

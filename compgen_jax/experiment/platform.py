@@ -88,6 +88,12 @@ def division_of_work(d_model: int, microbatch_rows: int) -> Work:
   )
 
 
+def compiles_ahead() -> bool:
+  """Whether programs are compiled in a thread beside. (Not on an accelerator, whose compiler
+  measures kernels on the device that trains.)"""
+  return jax.default_backend() == 'cpu' and cores() > 1
+
+
 def side_by_side() -> bool:
   """Whether several seeds run side by side. A CPU runs them one after the other: side by side they
   leave its cache."""

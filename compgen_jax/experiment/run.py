@@ -14,6 +14,7 @@ from compgen_jax.config import Config
 from compgen_jax.errors import CheckpointError
 from compgen_jax.experiment import (
   about,
+  ahead,
   ancestry,
   evaluate,
   files,
@@ -31,8 +32,8 @@ from compgen_jax.experiment.evaluate import Evaluation, Evaluator, Pooled
 from compgen_jax.experiment.programs import Stage
 from compgen_jax.experiment.progress import say
 from compgen_jax.experiment.record import Record
+from compgen_jax.experiment.replicate import Replicate
 from compgen_jax.experiment.rows import Rows
-from compgen_jax.experiment.stages import Replicate
 from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning.devices import DATA, REPLICATE, Devices
 from compgen_jax.learning.setup import Setup
@@ -259,9 +260,15 @@ def _run_stages(
       key = name, len(seeds)
       if key not in built:  # groups of one size share compiled programs
         built[key] = programs.build(name, config, base, folder, len(seeds))
-      parent = params.get(config.stages[name].parent) or foreign_params(config, base, name, seeds)
-      params[name], measured = stages.run(built[key], group, parent)
-      evaluations[name] |= measured
+    with ahead.Ahead() as compiler:
+      compiled = {
+        name: compiler.begin(built[name, len(seeds)], group) for name in config.stage_order
+      }
+      for name in config.stage_order:
+        parent = params.get(config.stages[name].parent) or foreign_params(config, base, name, seeds)
+        stage = built[name, len(seeds)]
+        params[name], measured = stages.run(stage, group, parent, compiled[name])
+        evaluations[name] |= measured
   return evaluations
 
 

@@ -8,7 +8,7 @@ be lost, when a stage that starts from it or a new evaluation asks for them.
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,37 +24,25 @@ from compgen_jax.experiment import (
   sampled,
 )
 from compgen_jax.experiment.checkpoint import StageCheckpoints
-from compgen_jax.experiment.evaluate import Evaluation, Evaluator
+from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.history import History
 from compgen_jax.experiment.pace import Pace
 from compgen_jax.experiment.profile import Profile
-from compgen_jax.experiment.programs import (
-  Stage,
-  initial_params,
-  initial_state,
-  key_for,
-  replicated,
-  spread,
-)
+from compgen_jax.experiment.programs import Stage, initial_params, initial_state, replicated, spread
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
-from compgen_jax.learning.state import Given, TrainState
-from compgen_jax.task.support import Support
+from compgen_jax.experiment.replicate import Replicate, arguments
+from compgen_jax.learning.state import TrainState
 
 SHOWN = ('loss', 'reward', 'entropy', 'signal')  # metrics on the terminal
 Params = Callable[[], Any]  # parameters with a leading replicate axis, read when they are needed
 
 
-class Replicate(NamedTuple):
-  """One replicate of an experiment: what its seed draws, beside initialisation and samples."""
-
-  seed: int
-  supports: dict[str, Support]
-  evaluator: Evaluator
-
-
 def run(
-  stage: Stage, replicates: list[Replicate], parent: Params | None
+  stage: Stage,
+  replicates: list[Replicate],
+  parent: Params | None,
+  compiled: Callable[[], None] = lambda: None,
 ) -> tuple[Params, dict[int, Evaluation]]:
   """Trains a group of replicates to the stage's end, from their newest checkpoints; evaluates them.
 
@@ -62,6 +50,7 @@ def run(
     stage: the stage.
     replicates: all at the same update.
     parent: the parameters to start from, or None to start from scratch.
+    compiled: waits until the stage's program is, where another thread compiles it.
 
   Returns:
     The final parameters, and what was measured by seed.
@@ -72,7 +61,7 @@ def run(
   """
   seeds = tuple(replicate.seed for replicate in replicates)
   records = [stage.record(seed) for seed in seeds]
-  params = functools.cache(lambda: _final_params(stage, replicates, records, parent))
+  params = functools.cache(lambda: _final_params(stage, replicates, records, parent, compiled))
   evaluations = {}
   for i, (record, replicate) in enumerate(zip(records, replicates)):
     evaluator = replicate.evaluator
@@ -92,7 +81,11 @@ def newest_checkpoint(record: Record) -> int:
 
 
 def _final_params(
-  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
+  stage: Stage,
+  replicates: list[Replicate],
+  records: list[Record],
+  parent: Params | None,
+  compiled: Callable[[], None],
 ) -> Any:
   """The parameters at the stage's end: read, or trained from the newest good checkpoints on."""
   if all(newest_checkpoint(record) == stage.steps for record in records):
@@ -100,7 +93,8 @@ def _final_params(
       return trained_params(stage, tuple(record.seed for record in records))
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
-  return replicated(processes.whole(_train(stage, replicates, records, parent).params))
+  end = _train(stage, replicates, records, parent, compiled)
+  return replicated(processes.whole(end.params))
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -130,7 +124,11 @@ def _one_of(tree: Any, i: int) -> Any:
 
 
 def _train(
-  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
+  stage: Stage,
+  replicates: list[Replicate],
+  records: list[Record],
+  parent: Params | None,
+  compiled: Callable[[], None],
 ) -> TrainState:
   """Trains replicates that are all at the same update; returns their state at the end."""
   config = stage.config
@@ -147,7 +145,7 @@ def _train(
   histories, curves = _told(records, stores, done)
   profile = Profile(config.run.profile, records[0].folder / 'profile')
   _announce(stage, seeds, done)
-  given = _given(stage, replicates, start)
+  given = arguments(stage, replicates, start)
   progress, pace = Progress(stage.name, stage.steps, done), Pace()
   seconds = histories[0].rows[-1]['seconds'] if histories[0].rows else 0.0
   started, saved_at = time.monotonic() - seconds, time.monotonic()
@@ -157,6 +155,7 @@ def _train(
     if done == stage.steps:
       break
     row_ends = _next_row(stage, done)
+    compiled()
     with pace.dispatch(row_ends - done) as n:
       profile.before(done, n)
       given = given._replace(learning_rate_K=stage.rates_from(done, len(replicates)))
@@ -258,16 +257,6 @@ def _measure(
     samples = sampled.lines(replicate.evaluator, mine, stage.config, stage.name, done)
     record.append_history('samples', samples)
     say(f'{stage.name:>16} {done:>6}/{stage.steps}  {measures.line(rows)}')
-
-
-def _given(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
-  """What all updates are given, with a leading replicate axis."""
-  seeds = jnp.asarray([replicate.seed for replicate in replicates])
-  names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
-  supports = [{name: replicate.supports[name] for name in names} for replicate in replicates]
-  stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
-  keys = jax.vmap(lambda seed: key_for(seed, stage.name))(seeds)
-  return Given(keys, start, replicated(stacked), stage.rates_from(0, len(replicates)))
 
 
 def _announce(stage: Stage, seeds: tuple[int, ...], done: int) -> None:

@@ -42,7 +42,8 @@ def _arm(config: Config, name: str) -> str:
   words = kind.words or stage.kind
   if kind.explores:
     plain = [data for data in stage.data if not config.supports[data].prefix] or stage.data
-    return f'{words} on {listed(plain)}'
+    anchored = ', anchored in SFT' if config.settings(name).anchor else ''
+    return f'{words} on {listed(plain)}{anchored}'
   continues = bool(stage.parent) and config.stages[stage.parent].kind == stage.kind
   return f'continued {words}' if continues else words
 

@@ -226,8 +226,20 @@ def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.n
   """Random compositions of a depth that fit the config, as rows; batch after batch, without end."""
   for i in itertools.count():
     batch_key = jax.random.fold_in(key, i)
-    rows, fits = jax.device_get(_candidate_rows(support, batch_key, jnp.int32(depth)))
+    drawn = _candidate_rows(_everything(support), batch_key, jnp.int32(depth))
+    rows, fits = jax.device_get(drawn)
     yield rows[fits]
+
+
+def _everything(support: Support) -> Support:
+  """The support of all that fits the config.
+
+  Supports that differ only in how much they keep, or in how their problems are written, have it in
+  common, and with it a compiled program.
+  """
+  plain = dict(compositions=0, covers=0, subset=0, overlap=(), dry=False, prefix=0)
+  config = dataclasses.replace(support.config, **plain)
+  return dataclasses.replace(support, config=config, table=None)
 
 
 def _from_rows(rows: np.ndarray) -> Composition:
@@ -263,5 +275,5 @@ def size(support: Support, depth: int) -> tuple[int, bool]:
     ]
     return len(pairs), True
   key = jax.random.fold_in(jax.random.key(support.salt), depth)
-  fits = jax.device_get(_candidate_rows(support, key, jnp.int32(depth)))[1]
+  fits = jax.device_get(_candidate_rows(_everything(support), key, jnp.int32(depth)))[1]
   return int(float(f'{n_pairs**depth * np.mean(fits):.1e}')), False

@@ -1,0 +1,64 @@
+"""Compiles the programs of stages ahead of their turn.
+
+XLA compiles a program on little more than one core. So where there are more, a thread compiles the
+stages' programs one after the other, while the main thread compiles the evaluation, trains and
+evaluates. Half of the quickstart's time was compiling, with the other core idle.
+"""
+
+import concurrent.futures
+from collections.abc import Callable
+
+import jax
+
+from compgen_jax.experiment import lifeline, platform, stages
+from compgen_jax.experiment.programs import (
+  Stage,
+  initial_params,
+  initial_state,
+  replicated,
+  spread,
+)
+from compgen_jax.experiment.replicate import Replicate, arguments
+
+
+class Ahead:
+  """A context in which `begin` starts to compile and the function it returns waits for the end.
+
+  At the end of the context what has not been begun is left; the program at work is compiled to its
+  end, without anyone waiting for it.
+  """
+
+  def __enter__(self) -> 'Ahead':
+    self._thread = None
+    if platform.compiles_ahead() and lifeline.current() is None:
+      self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._thread:
+      self._thread.shutdown(wait=False, cancel_futures=True)
+
+  def begin(self, stage: Stage, replicates: list[Replicate]) -> Callable[[], None]:
+    """Compiles a stage's program when those begun before are done.
+
+    Returns:
+      A function that waits until it is compiled. (If it can't be, it says nothing: the caller meets
+      the error when it calls the program.)
+    """
+    records = [stage.record(replicate.seed) for replicate in replicates]
+    if not self._thread or all(stages.newest_checkpoint(r) == stage.steps for r in records):
+      return lambda: None
+    mesh = jax.sharding.get_mesh()
+    future = self._thread.submit(_compile, stage, replicates, mesh)
+    return lambda: None if future.cancelled() else concurrent.futures.wait([future])
+
+
+def _compile(stage: Stage, replicates: list[Replicate], mesh: jax.sharding.Mesh) -> None:
+  """Compiles for arguments as they come from a parent, or from initialisation."""
+  with jax.set_mesh(mesh):  # each thread has its own
+    seeds = tuple(replicate.seed for replicate in replicates)
+    start = initial_params(stage.setup, seeds)
+    if stage.init_from:
+      start = replicated(start)
+    state = spread(stage.setup, initial_state(stage.setup, start))
+    stage.advance.lower(state, arguments(stage, replicates, start), 1).compile()
