@@ -4,8 +4,8 @@
 
 Hardware: one H100, about fifteen minutes for the five replicates side by side (reckoned from its
 rates; compiling is a third of it); or one CPU core, about two hours a replicate. To expect, at
-L = 4: SFT 16 %, RL on compounds 52 %, RL on atoms 17 %, rejection fine-tuning 25 %, SFT continued
-19 % (results/finding1_h100).
+L = 4: SFT 16 %, RL on compounds 52 %, RL on atoms 17 % (anchored 23 %), rejection fine-tuning 25 %,
+SFT continued 19 % (results/finding1_h100).
 
 All arms start from one SFT parent, which saw 48 compositions of two and three steps. They see
 equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same with an anchor (a
