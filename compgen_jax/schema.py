@@ -101,6 +101,7 @@ class MeshConfig:
   replicate: int = 1
   data: int = -1
   parts: int = 0
+  model: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -193,16 +193,21 @@ def _contrasts(config: Config) -> None:
 
 
 def devices(config: Config, n_devices: int, use_all: bool = False) -> int:
-  """The number of devices of the mesh, which with `use_all` has to be all there are; ConfigError
-  where there are fewer, or where batches or replicates can't be split evenly over them."""
+  """The number of devices that batches and replicates are split over (each is `mesh.model` ones),
+  which with `use_all` has to be all there are; ConfigError where there are fewer, or where
+  something can't be split evenly over them."""
   mesh, n_seeds, problems = config.mesh, len(config.all_seeds), config.eval.problems
   there = f'at most the {n_devices} devices there are'
+  _split_model(config, n_devices, use_all)
+  n_devices //= mesh.model
   ok = 1 <= mesh.replicate <= n_devices and n_seeds % mesh.replicate == 0
   legal = f'a divisor of the number of seeds, {n_seeds}, and {there}'
   require(ok, 'mesh.replicate', mesh.replicate, legal)
   most = n_devices // mesh.replicate
   n, least = most if mesh.data == -1 else mesh.data, most if use_all else 1
-  legal = f'-1 (the rest) or {least} to {most}, with mesh.replicate={mesh.replicate} {there}'
+  others = f'mesh.replicate={mesh.replicate}'
+  others += f' and mesh.model={mesh.model}' if mesh.model > 1 else ''
+  legal = f'-1 (the rest) or {least} to {most}, with {others} {there}'
   require(least <= n <= most, 'mesh.data', n, legal)
   legal = f'0, or a multiple of {2 * n} (two parts or more on each device)'
   is_even = mesh.parts >= 0 and mesh.parts % (2 * n) == 0
@@ -222,3 +227,14 @@ def devices(config: Config, n_devices: int, use_all: bool = False) -> int:
   n *= mesh.replicate
   require(problems % n == 0, 'eval.problems', problems, f'a multiple of {n} (devices)')
   return n
+
+
+def _split_model(config: Config, n_devices: int, several_processes: bool) -> None:
+  """Raises ConfigError where parameters can't be split over `mesh.model` devices."""
+  n, model, parts = config.mesh.model, config.model, config.mesh.parts
+  legal = f'1 with mesh.parts={parts} (bits would depend on it)'
+  require(n == 1 or not parts, 'mesh.model', n, legal)
+  require(n == 1 or not several_processes, 'mesh.model', n, '1 with several processes')
+  legal = f'1 to the {n_devices} devices there are, a divisor of model.d_model={model.d_model}'
+  ok = 1 <= n <= n_devices and model.d_model % n == 0 and model.d_ff % n == 0
+  require(ok, 'mesh.model', n, f'{legal} and of model.d_ff={model.d_ff}')

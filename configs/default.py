@@ -190,6 +190,7 @@ def get_config() -> ConfigDict:
   config.mesh = ConfigDict()
   config.mesh.replicate = 1  # groups of devices that replicates are spread over
   config.mesh.data = -1  # devices of a group, which share a batch; -1 is the rest (on CPU: cores)
+  config.mesh.model = 1  # devices that parameters are split over, for models too large for one
   config.mesh.parts = 0  # N: a batch in N parts, for the same bits on any mesh; 0: one a device
 
   config.run = ConfigDict()

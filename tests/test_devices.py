@@ -148,6 +148,6 @@ def test_one_device():
 def test_largest_of_replicates():
   """Catches a trip count that differs between replicates side by side, and an axis that is asked
   for where there is none."""
-  together = jax.vmap(Devices(n_replicates=3).largest_of_replicates, axis_name=REPLICATES)
+  together = jax.vmap(Devices(n_replicates=3).trips, axis_name=REPLICATES)
   assert together(jnp.asarray([2, 7, 1])).tolist() == [7, 7, 7]
-  assert Devices().largest_of_replicates(2) == 2
+  assert Devices().trips(2) == 2

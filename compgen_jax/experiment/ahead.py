@@ -15,7 +15,7 @@ from compgen_jax.experiment.programs import (
   Stage,
   initial_params,
   initial_state,
-  replicated,
+  placed,
   spread,
 )
 from compgen_jax.experiment.replicate import Replicate, arguments
@@ -59,6 +59,6 @@ def _compile(stage: Stage, replicates: list[Replicate], mesh: jax.sharding.Mesh)
     seeds = tuple(replicate.seed for replicate in replicates)
     start = initial_params(stage.setup, seeds)
     if stage.init_from:
-      start = replicated(start)
+      start = placed(stage.setup, start)
     state = spread(stage.setup, initial_state(stage.setup, start))
     stage.advance.lower(state, arguments(stage, replicates, start), 1).compile()

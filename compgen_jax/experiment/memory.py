@@ -17,6 +17,7 @@ from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import platform, programs
 from compgen_jax.experiment.evaluate import SLACK
 from compgen_jax.learning.setup import Setup
+from compgen_jax.learning.sharding import bytes_of_device
 from compgen_jax.model.kernels import ceil_div
 from compgen_jax.model.modules import DTYPES
 from compgen_jax.task.support import step_cap
@@ -71,12 +72,13 @@ def of_stage(config: Config, base: Setup, name: str, params: Any) -> Memory:
   """The same of one stage; `params`: the shapes of the model's parameters."""
   side_by_side = len(config.all_seeds) // base.devices.groups if platform.side_by_side() else 1
   stage = programs.build(name, config, base, pathlib.Path())
-  n_params = _bytes(params)
+  n_split = base.devices.model
+  n_params = bytes_of_device(params, n_split)
   kept = len({s.init_from for s in config.stages.values()} - {''})
   training, evaluating = _training(config, base, name), _evaluating(config, base)
   return Memory(
     parameters=side_by_side * n_params * (2 + kept),
-    optimizer=side_by_side * _bytes(jax.eval_shape(stage.setup.tx.init, params)),
+    optimizer=side_by_side * bytes_of_device(jax.eval_shape(stage.setup.tx.init, params), n_split),
     gradients=side_by_side * n_params * 3,
     activations=side_by_side * training.activations,
     cache=max(side_by_side * training.cache, evaluating.cache),
@@ -149,10 +151,6 @@ def _cache(base: Setup, n_rows: int, n_columns: int) -> int:
   return 2 * n_rows * n_columns * config.n_layers * 2 * config.d_model * itemsize
 
 
-def _bytes(shapes: Any) -> int:
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-
-
 # What there is ------------------------------------------------------------------------------------
 
 
@@ -184,10 +182,10 @@ def require(config: Config, base: Setup) -> str:
   Raises:
     ConfigError: that is more than there is; names the fields that decide it.
   """
-  found, limit = of_run(config, base), of_device(base.devices.n)
+  found, limit = of_run(config, base), of_device(base.devices.n * base.devices.model)
   name, largest = max(found.items(), key=lambda item: item[1].total)
   of_limit = f' of {size(limit)}' if limit else ''
-  n = base.devices.n
+  n = base.devices.n * base.devices.model
   devices = 'the device' if n == 1 else f'each of {n} devices'
   if limit and largest.total > limit:
     parts = dataclasses.asdict(largest)

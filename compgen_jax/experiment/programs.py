@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from compgen_jax.config import Config
 from compgen_jax.experiment.record import Record
-from compgen_jax.learning import optimizer
+from compgen_jax.learning import optimizer, sharding
 from compgen_jax.learning.devices import REPLICATE, REPLICATES, Devices
 from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
@@ -107,6 +107,9 @@ def _updates(setup: Setup, config: Section, step: Callable, most: int) -> Callab
   def one(state, given):
     return over_replicates(lambda s, g: step(s, g, setup, config), setup.devices)(state, given)
 
+  def keep(state):
+    return sharding.keep_split(state, setup.devices.model, (None,))
+
   def run(state, given, n):
     shapes = jax.eval_shape(one, state, given)[1]
     zeros = jax.tree.map(lambda x: jnp.zeros((*x.shape, most), x.dtype), shapes)
@@ -114,9 +117,10 @@ def _updates(setup: Setup, config: Section, step: Callable, most: int) -> Callab
     def body(i, carry):
       state, filled = carry
       state, metrics = one(state, given)
-      return state, jax.tree.map(lambda x, new: x.at[..., i].set(new), filled, metrics)
+      return keep(state), jax.tree.map(lambda x, new: x.at[..., i].set(new), filled, metrics)
 
-    return jax.lax.fori_loop(0, n, body, (state, zeros))
+    state, filled = jax.lax.fori_loop(0, n, body, (state, zeros))
+    return keep(state), filled
 
   return jax.jit(setup.devices.spread(run), donate_argnums=0)
 
@@ -140,12 +144,14 @@ def key_for(seed: jax.Array, purpose: str) -> jax.Array:
 
 def initial_params(setup: Setup, seeds: tuple[int, ...]) -> Any:
   """Fresh parameters, one replicate a seed."""
-  return _initial_params(setup, jnp.asarray(seeds))
+  params = _initial_params(setup, jnp.asarray(seeds))
+  return placed(setup, params) if setup.devices.model > 1 else params
 
 
 @functools.partial(jax.jit, static_argnames='setup')
 def _initial_params(setup: Setup, seeds: jax.Array) -> Any:
-  return jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))(seeds)
+  params = jax.vmap(lambda seed: setup.model.init_params(key_for(seed, INITIAL)))(seeds)
+  return sharding.keep_split(params, setup.devices.model, (None,))
 
 
 @functools.partial(jax.jit, static_argnames='setup')
@@ -154,7 +160,8 @@ def initial_state(setup: Setup, params: Any) -> TrainState:
 
   (They are copied, because the training loop takes the state's memory over.)
   """
-  return jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p)))(params)
+  state = jax.vmap(lambda p: create(setup, jax.tree.map(jnp.copy, p)))(params)
+  return sharding.keep_split(state, setup.devices.model, (None,))
 
 
 def replicated(tree: Any) -> Any:
@@ -165,8 +172,20 @@ def replicated(tree: Any) -> Any:
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def placed(setup: Setup, tree: Any, lead: tuple[str | None, ...] = (None,)) -> Any:
+  """Parameters or a state on every device of the current mesh, or split where that has an axis for
+  it; `lead`: as in `sharding.spec`, by default of replicates that are everywhere."""
+  n, mesh = setup.devices.model, jax.sharding.get_mesh()
+  if n == 1:
+    return replicated(tree)
+  specs = sharding.specs(tree, n, lead)
+  return jax.device_put(tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs))
+
+
 def spread(setup: Setup, state: TrainState) -> TrainState:
   """The state with every replicate on the devices that train it."""
+  if setup.devices.model > 1:
+    return placed(setup, state, (REPLICATE if setup.devices.groups > 1 else None,))
   if setup.devices.groups == 1:
     return state
   mesh = jax.sharding.get_mesh()

@@ -35,23 +35,24 @@ from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.replicate import Replicate
 from compgen_jax.experiment.rows import Rows
 from compgen_jax.experiment.supports import build_supports
-from compgen_jax.learning.devices import DATA, REPLICATE, Devices
+from compgen_jax.learning.devices import DATA, MODEL, REPLICATE, Devices
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import Model
 from compgen_jax.report import page
 
 
-def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
+def build_setup(config: Config, n_devices: int, groups: int = 1, model: int = 1) -> Setup:
   """Task, model (sized for the task's tokens) and division of work; no sources, no optimizer.
 
-  `groups`: of the devices, each of which trains other replicates.
+  `groups`: of the devices, each of which trains other replicates. `model`: over how many devices
+  parameters are split, in place of each of the `n_devices`.
   """
   task = config.task
   work = platform.division_of_work(config.model.d_model, config.run.microbatch_rows)
-  model = Model(config.model, task.vocab_size, task.alphabet, task.width + 2, task.pad, work.chunk)
+  vocabulary = task.vocab_size, task.alphabet, task.width + 2, task.pad
   return Setup(
     task,
-    model,
+    Model(config.model, *vocabulary, work.chunk),
     tx=None,
     sources=(),
     devices=Devices(
@@ -59,6 +60,7 @@ def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
       groups=groups,
       axis=DATA if groups == 1 else (REPLICATE, DATA),
       parts=config.mesh.parts,
+      model=model,
     ),
     row_columns=work.row_columns,
     microbatch_rows=work.microbatch_rows,
@@ -67,14 +69,16 @@ def build_setup(config: Config, n_devices: int, groups: int = 1) -> Setup:
   )
 
 
-def data_mesh(n_devices: int, groups: int = 1) -> jax.sharding.Mesh:
+def data_mesh(n_devices: int, groups: int = 1, model: int = 1) -> jax.sharding.Mesh:
   """The first devices, along the axis that batches are split over; if there are several `groups` of
-  them, these along another one."""
+  them, these along another one; and if each is `model` devices, these along a third."""
   shape, names = (n_devices,), (DATA,)
   if groups > 1:
     shape, names = (groups, n_devices // groups), (REPLICATE, DATA)
+  if model > 1:  # neighbours, which exchange most
+    shape, names = (*shape, model), (*names, MODEL)
   auto = (jax.sharding.AxisType.Auto,) * len(names)
-  return jax.make_mesh(shape, names, axis_types=auto, devices=jax.devices()[:n_devices])
+  return jax.make_mesh(shape, names, axis_types=auto, devices=jax.devices()[: n_devices * model])
 
 
 def build_replicate(config: Config, setup: Setup, seed: int) -> Replicate:
@@ -130,11 +134,11 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   of_many = jax.process_count() > 1
   n_devices = validation.devices(config, jax.device_count(), use_all=of_many)
   require_foreign_parents(config)
-  mesh = data_mesh(n_devices, config.mesh.replicate)
+  division = n_devices, config.mesh.replicate, config.mesh.model
   started = time.monotonic()
   # One mesh for both: a program that is needed inside and outside of it would be compiled twice.
-  with jax.set_mesh(mesh), lifeline.watched(config.run.stuck_s):
-    base = build_setup(config, n_devices, config.mesh.replicate)
+  with jax.set_mesh(data_mesh(*division)), lifeline.watched(config.run.stuck_s):
+    base = build_setup(config, *division)
     # All that can be refused is refused before anything compiles, except what is drawn.
     files.require_workdir(workdir)
     require_origins(config, pathlib.Path(workdir))

@@ -28,7 +28,7 @@ from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.history import History
 from compgen_jax.experiment.pace import Pace
 from compgen_jax.experiment.profile import Profile
-from compgen_jax.experiment.programs import Stage, initial_params, initial_state, replicated, spread
+from compgen_jax.experiment.programs import Stage, initial_params, initial_state, placed, spread
 from compgen_jax.experiment.progress import Progress, say
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.replicate import Replicate, arguments
@@ -67,7 +67,7 @@ def run(
     evaluator = replicate.evaluator
     evaluation = record.read_evaluation(evaluator.settings)
     if evaluation is None:
-      evaluation = evaluator(_one_of(params(), i), stage.name, stage.steps, final=True)
+      evaluation = evaluator(_one_of(stage, params(), i), stage.name, stage.steps, final=True)
       record.write_evaluation(evaluation, evaluator.settings)
       provenance.count_wall_time()
       say(f'{stage.name:>16} {stage.steps:>6}/{stage.steps}  {measures.line(evaluation.rows)}')
@@ -94,7 +94,7 @@ def _final_params(
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
   end = _train(stage, replicates, records, parent, compiled)
-  return replicated(processes.whole(end.params))
+  return placed(stage.setup, processes.whole(end.params))
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -106,7 +106,7 @@ def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None
     CheckpointError: the stage has not come so far, or its checkpoint can't be read.
   """
   step = stage.steps if step is None else step
-  like = _one_of(initial_state(stage.setup, initial_params(stage.setup, seeds[:1])), 0)
+  like = _one_of(stage, initial_state(stage.setup, initial_params(stage.setup, seeds[:1])), 0)
   found = []
   for seed in seeds:
     record = stage.record(seed)
@@ -115,12 +115,13 @@ def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None
       what = f'stage {stage.name} (seed {seed}) has not finished in this workdir'
       raise CheckpointError(f'{record.folder}: {what}')
     found.append(record.restore(like, step).params)
-  return replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
+  return placed(stage.setup, jax.tree.map(lambda *xs: jnp.stack(xs), *found))
 
 
-def _one_of(tree: Any, i: int) -> Any:
+def _one_of(stage: Stage, tree: Any, i: int) -> Any:
   """Replicate i of arrays with a leading replicate axis."""
-  return processes.whole(jax.tree.map(lambda x: x[i], tree))
+  one = processes.whole(jax.tree.map(lambda x: x[i], tree))
+  return placed(stage.setup, one, ()) if stage.setup.devices.model > 1 else one
 
 
 def _train(
@@ -137,7 +138,7 @@ def _train(
   state = initial_state(stage.setup, start)
   done, restored = _resumed(stage, records, state)
   if restored:
-    state = replicated(jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
+    state = placed(stage.setup, jax.tree.map(lambda *xs: jnp.stack(xs), *restored))
   state = spread(stage.setup, state)
   stores = [record.store for record in records]
   for record in records:
@@ -174,7 +175,7 @@ def _train(
     is_due = lifeline.of_lead(lambda: saves_at(stage, done, time.monotonic() - saved_at))
     if lifeline.interrupted() or is_due:
       for i, store in enumerate(stores):
-        store.save(done, _one_of(state, i), histories[i].pending)
+        store.save(done, _one_of(stage, state, i), histories[i].pending)
       saved_at = time.monotonic()
       provenance.count_wall_time()
       interruption.saved(f'{stage.name} at update {done} of {stage.steps}')
@@ -190,7 +191,7 @@ def _resumed(stage: Stage, records: list[Record], like: TrainState) -> tuple[int
     CheckpointError: no checkpoint of a replicate is good, or damage left the replicates at
       different updates. They train apart when the command is run again.
   """
-  found = [record.restore_newest(_one_of(like, i)) for i, record in enumerate(records)]
+  found = [record.restore_newest(_one_of(stage, like, i)) for i, record in enumerate(records)]
   updates = [state[0] if state else 0 for state in found]
   if len(set(updates)) > 1:
     at = ', '.join(f'seed {record.seed} at {n}' for record, n in zip(records, updates))
@@ -250,7 +251,7 @@ def _measure(
   for i, (replicate, record, curve) in enumerate(zip(replicates, records, curves)):
     if curve and curve[-1]['step'] >= done:
       continue
-    mine = _one_of(params, i)
+    mine = _one_of(stage, params, i)
     rows = replicate.evaluator(mine, stage.name, done, final=False).rows
     curve += rows
     record.append_history('curve', rows)

@@ -1,7 +1,12 @@
 """Which devices share a batch, which replicates train side by side, and how they exchange numbers.
 
-The devices of a run are a mesh of two named axes: replicates are spread over REPLICATE, and the
-batch of each is split over DATA. Only devices that share a batch exchange numbers.
+The devices of a run are a mesh of named axes: replicates are spread over REPLICATE, and the batch
+of each is split over DATA. Only devices that share a batch exchange numbers.
+
+For models too large for a device, parameters and optimizer state are split over a third axis, MODEL
+(see `sharding.py`). Here all that happens over the other axes is written out, and the compiler
+divides each of these devices' work over MODEL, by where the parameters are. The devices along MODEL
+exchange activations in every block, so for small models the axis costs time.
 
 A batch is split over devices by rows. Losses are sums of per-token terms whose weights are fixed
 beforehand over the whole batch, so the split does not change what is computed, but for rounding:
@@ -11,6 +16,7 @@ the parts give is summed in one order.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+MODEL = 'model'  # the mesh axis that parameters are split over
 DATA = 'data'  # the mesh axis that batches are split over
 REPLICATE = 'replicate'  # the mesh axis that replicates are spread over
 REPLICATES = 'replicates'  # the axis of `jax.vmap` over replicates
@@ -34,6 +41,7 @@ class Devices:
   `axis`: the mesh axes that the batch is split over.
   `parts`: into how many parts a batch is cut, so that bits do not depend on `n`, which divides half
   of it; 0 is one part on each device.
+  `model`: over how many devices parameters are split, in place of each of these n.
   """
 
   n: int = 1
@@ -41,6 +49,7 @@ class Devices:
   groups: int = 1
   axis: str | tuple[str, ...] = DATA
   parts: int = 0
+  model: int = 1
 
   def for_training(self, n_replicates: int) -> 'Devices':
     """Of the devices of a whole mesh (its `groups` share this batch) those that train together.
@@ -48,7 +57,8 @@ class Devices:
     Replicates that can't be spread evenly train side by side, on every group the same.
     """
     groups = self.groups if n_replicates % self.groups == 0 else 1
-    return Devices(self.n // self.groups, n_replicates // groups, groups, parts=self.parts)
+    n, rest = self.n // self.groups, dict(parts=self.parts, model=self.model)
+    return Devices(n, n_replicates // groups, groups, **rest)
 
   @property
   def lanes(self) -> int:
@@ -61,9 +71,14 @@ class Devices:
     return jax.lax.axis_index(self.axis) if self.n > 1 else 0
 
   def sum(self, tree: Any) -> Any:
-    """Sum over devices, of all leaves (of one dtype) in one collective."""
+    """Sum over devices, of all leaves (of one dtype) in one collective.
+
+    (Leaves that are split over MODEL stay so, each in its own.)
+    """
     if self.n == 1:
       return tree
+    if self.model > 1:
+      return jax.lax.psum(tree, self.axis)
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.psum(flat, self.axis))
 
@@ -128,13 +143,21 @@ class Devices:
     mine = rows // self.n
     return first + self.index * mine + jnp.arange(mine)
 
-  def largest_of_replicates(self, x: jax.Array) -> jax.Array:
-    """Maximum over the replicates side by side.
+  def trips(self, x: jax.Array) -> jax.Array:
+    """The trip count of a loop: the maximum over the replicates side by side.
 
-    For trip counts: a loop whose trip count differed between replicates would mask its results
-    in every iteration.
+    A loop whose trip count differed between replicates would mask its results in every iteration.
+    Where parameters are split, also over all devices: they may meet in the loop.
     """
-    return jax.lax.pmax(x, REPLICATES) if self.n_replicates > 1 else x
+    x = jax.lax.pmax(x, REPLICATES) if self.n_replicates > 1 else x
+    if self.model == 1 or self.n == self.groups == 1:
+      return x
+    return jax.lax.pmax(x, (REPLICATE, DATA) if self.groups > 1 else DATA)
+
+  def goes_on(self, unfinished: jax.Array) -> jax.Array:
+    """bool[]: whether a loop goes on: while this device has something to do, or, where parameters
+    are split, any of them."""
+    return unfinished if self.model == 1 else self.trips(unfinished.astype(jnp.int32)) > 0
 
   def shared(self, f: Callable, row_outputs: bool = False) -> Callable:
     """`f` inside a `shard_map`: arguments are replicated; outputs too, or split by rows."""
@@ -142,7 +165,7 @@ class Devices:
       return f
     replicated = jax.sharding.PartitionSpec()
     out = jax.sharding.PartitionSpec(self.axis) if row_outputs else replicated
-    return jax.shard_map(f, in_specs=replicated, out_specs=out, check_vma=False)
+    return self._on_each(f, replicated, out)
 
   def spread(self, f: Callable) -> Callable:
     """`shared`, of `f(state, given, n)`: state, given and what it returns have a leading replicate
@@ -151,7 +174,18 @@ class Devices:
       return self.shared(f)
     mine, all_of_it = jax.sharding.PartitionSpec(REPLICATE), jax.sharding.PartitionSpec()
     in_specs = mine, mine, all_of_it
-    return jax.shard_map(f, in_specs=in_specs, out_specs=mine, check_vma=False)
+    return self._on_each(f, in_specs, mine)
+
+  def _on_each(self, f: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """`f` on each device of the current mesh; over MODEL the compiler divides it."""
+
+    @functools.wraps(f)
+    def run(*args):
+      axes = set(jax.sharding.get_abstract_mesh().axis_names) - {MODEL}
+      specs = dict(in_specs=in_specs, out_specs=out_specs)
+      return jax.shard_map(f, **specs, axis_names=axes, check_vma=False)(*args)
+
+    return run
 
 
 def _as_int32(x: jax.Array) -> jax.Array:

@@ -97,6 +97,7 @@ def attempt(
       n_tokens=n_tokens,
       end=setup.task.end,
       temperature=temperature,
+      goes_on=setup.devices.goes_on,
     )
     repeated = jax.tree.map(lambda x: jnp.repeat(x, n_samples, axis=0), (problems, prompts, given))
     return sampled, jax.vmap(verdict_of)(*repeated, sampled.tokens)

@@ -100,7 +100,7 @@ def _of_rows(
     return jax.grad(loss, has_aux=True)(params, microbatch)
 
   first, sums = jnp.int32(0), None
-  n_active = setup.devices.largest_of_replicates(n_active)
+  n_active = setup.devices.trips(n_active)
   for size, count in microbatches(setup, jax.tree.leaves(rows)[0].shape[0], n_active):
     if sums is None:
       shapes = jax.eval_shape(lambda i: one(i, size), first)

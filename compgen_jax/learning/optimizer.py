@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from optax import contrib
 
+from compgen_jax.learning.sharding import split_first
 from compgen_jax.model.transformer import is_matrix
 
 SCHEDULES = ('constant', 'cosine')
@@ -87,7 +88,7 @@ def _whole_polynomial(grams: list[jax.Array]) -> list[jax.Array]:
   out = list(grams)
   for side in {gram.shape[1] for gram in grams}:
     members = [i for i, gram in enumerate(grams) if gram.shape[1] == side]
-    gram, whole = jnp.concatenate([grams[i] for i in members]), None
+    gram, whole = split_first(jnp.concatenate([grams[i] for i in members])), None
     for i, (a, b, c) in enumerate(NEWTON_SCHULZ):
       q = a * jnp.eye(side) + b * gram + c * (gram @ gram)
       whole = q if whole is None else q @ whole

@@ -70,7 +70,7 @@ def update(
   """One optimizer update, or none where anything is not finite.
 
   Where the blocks can be shared out evenly, each device updates its share of them: Muon's matrix
-  products are up to a quarter of a step's.
+  products are up to a quarter of a step's. (Where parameters are split they are divided already.)
 
   A gradient of NaN spoils the moments too, and no later update would bring either back. So
   parameters and optimizer state are taken over only where they, the gradient, the metrics and what
@@ -93,7 +93,8 @@ def update(
   grads, metrics = devices.sum_of_parts((grads, metrics))
   norm = optax.tree.norm(grads)
   n_blocks = setup.model.config.n_layers
-  shared_out = devices.n > 1 and n_blocks % devices.n == 0 and not devices.parts
+  can_share = devices.n > 1 and n_blocks % devices.n == 0
+  shared_out = can_share and not devices.parts and devices.model == 1
   share = n_blocks // devices.n
 
   def mine(blocks):

@@ -10,6 +10,7 @@ Shape letters: B samples, Q prompts, P prompt columns, C trace columns, V vocabu
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -63,6 +64,7 @@ def rollout(
   end: int,
   temperature: float | jax.Array,
   scan_length: int = 4,
+  goes_on: Callable[[jax.Array], jax.Array] = lambda unfinished: unfinished,
 ) -> Rollout:
   """Samples B / Q traces of each prompt (neighbours in the result), up to `n_tokens` tokens each.
 
@@ -76,6 +78,7 @@ def rollout(
     end: the token that ends a trace.
     temperature: of sampling, may be traced; 0 takes the most probable token.
     scan_length: steps between two checks whether all rows have ended.
+    goes_on: whether to go on (bool[]), of whether rows here are unfinished.
   """
   params = model.unstack(params)
   row_keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(row_id_B)
@@ -102,11 +105,11 @@ def rollout(
   rows = _prefill(model, params, prompts_QxP, row_id_B.shape[0], n_prompt + half)
   loop = _Loop(jnp.int32(0), rows, _empty_traces((whole, row_id_B.shape[0]), model.pad))
   # 2. Decode the first half.
-  loop = _repeat(scan, loop, half)
+  loop = _repeat(scan, loop, half, goes_on)
   # 3. Decode the second half.
   if whole > half:
     cache = model.extend(loop.rows.cache, n_prompt + whole)
-    loop = _repeat(scan, loop._replace(rows=loop.rows._replace(cache=cache)), whole)
+    loop = _repeat(scan, loop._replace(rows=loop.rows._replace(cache=cache)), whole, goes_on)
 
   tokens, log_probs, mask = (jnp.swapaxes(x, 0, 1)[:, :n_tokens] for x in loop.traces)
   return Rollout(tokens, log_probs, mask, jnp.full(row_id_B.shape, loop.column))
@@ -129,11 +132,11 @@ def _empty_traces(shape: tuple[int, int], pad: int) -> tuple[jax.Array, ...]:
   return jnp.full(shape, pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool)
 
 
-def _repeat(scan, loop: _Loop, until: int) -> _Loop:
+def _repeat(scan, loop: _Loop, until: int, goes_on: Callable) -> _Loop:
   """Scans up to column `until`, or until all rows have ended."""
 
   def unfinished(loop: _Loop):
-    return (loop.column < until) & ~jnp.all(loop.rows.done_B)
+    return (loop.column < until) & goes_on(~jnp.all(loop.rows.done_B))
 
   return jax.lax.while_loop(unfinished, scan, loop)
 
