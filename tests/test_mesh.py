@@ -29,6 +29,16 @@ def _small(**changes):
     ({'mesh__data': 4, 'eval__problems': 6}, 'eval.problems=6: legal is a multiple of 4'),
     ({'mesh__parts': -8}, 'mesh.parts=-8: legal is 0, or a multiple of 2'),
     ({'mesh__data': 2, 'mesh__parts': 6}, 'mesh.parts=6: legal is 0, or a multiple of 4'),
+    ({'mesh__model': 0}, 'mesh.model=0: legal is 1 to the 4 devices there are, a divisor of model'),
+    ({'mesh__model': 8}, 'mesh.model=8: legal is 1 to the 4 devices there are, a divisor of model'),
+    ({'mesh__model': 3}, 'mesh.model=3: legal is 1 to the 4 devices there are, a divisor of model'),
+    ({'mesh__model': 2, 'model__d_ff': 31}, 'mesh.model=2: legal is 1 to the 4 devices there are'),
+    ({'mesh__model': 2, 'mesh__parts': 4}, 'mesh.model=2: legal is 1 with mesh.parts=4'),
+    (
+      {'mesh__model': 2, 'mesh__data': 4},
+      'mesh.data=4: legal is -1 (the rest) or 1 to 2, with mesh.replicate=1 and mesh.model=2',
+    ),
+    ({'mesh__model': 4, 'mesh__replicate': 2}, 'mesh.replicate=2: legal is a divisor of'),
     (
       {'mesh__parts': 4, 'sft__batch': 6},
       'sft.batch=6: legal is such that stages.sft gives sft a multiple of 4 rows (mesh.parts)',
@@ -50,6 +60,11 @@ def test_the_rest():
   assert validation.devices(config, 4) == 2
   with pytest.raises(ConfigError, match=r'mesh.data=1: legal is -1 \(the rest\) or 2 to 2'):
     validation.devices(config, 4, use_all=True)
+  # Each of two devices that share a batch is two ones.
+  config = from_config_dict(_small(mesh__model=2, mesh__data=-1))
+  assert validation.devices(config, 4) == 2
+  with pytest.raises(ConfigError, match='mesh.model=2: legal is 1 with several processes'):
+    validation.devices(config, 4, use_all=True)
 
 
 @pytest.mark.parametrize('held, want', [(0, -1), (2, 2)])
@@ -61,6 +76,9 @@ def test_an_older_run_can_be_read(held, want):
   config = from_json(older)
   assert (config.mesh.replicate, config.mesh.data) == (1, want)
   assert from_json(to_dict(config)) == config
+  older = plain()
+  del older['mesh']['model']
+  assert from_json(older).mesh.model == 1
 
 
 def test_devices_for_training():
@@ -69,6 +87,7 @@ def test_devices_for_training():
   assert whole.for_training(4) == Devices(4, n_replicates=2, groups=2)
   assert whole.for_training(3) == Devices(4, n_replicates=3)
   assert Devices(8).for_training(3) == Devices(8, n_replicates=3)
+  assert Devices(8, model=2).for_training(3) == Devices(8, n_replicates=3, model=2)
 
 
 @pytest.mark.slow
