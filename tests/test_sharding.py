@@ -1,6 +1,8 @@
 """Parameters split over the mesh axis `model`: the rule, and that nothing else changes."""
 
+import dataclasses
 import functools
+import json
 import os
 import pathlib
 import re
@@ -21,18 +23,17 @@ from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.replicate import Replicate, arguments
 from compgen_jax.experiment.supports import build_supports
 from compgen_jax.learning import optimizer, sharding
-from tests import models
+from compgen_jax.learning.devices import Devices
+from compgen_jax.learning.state import create
+from tests import made_up, models
 from tests.experiments import history, tiny
+from tests.test_devices import assert_same_step
 
 needs_two = pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices')
 
-# The tiny model: d_model 16, d_ff 32, one block.
-SPLIT = {
-  'qkv': (1, 16, 24),
-  'attention_out': (1, 8, 16),
-  'ff_in': (1, 16, 16),
-  'ff_out': (1, 16, 16),
-}
+SEEDS = (3, 5)
+# What one of two devices holds of a matrix of the tiny model: d_model is 16, d_ff 32.
+SPLIT = {'qkv': (16, 24), 'attention_out': (8, 16), 'ff_in': (16, 16), 'ff_out': (16, 16)}
 
 
 def name_of(path) -> str:
@@ -53,16 +54,17 @@ def on_two():
 
 
 @functools.cache
-def compiled(**changes):
-  """A stage's program with the parameters on two devices, and what it is given; SFT with AdamW, of
-  two blocks.  (Muon's products need whole matrices.)"""
-  config = from_config_dict(small(sft__optimizer='adamw', model__n_layers=2, **changes))
+def compiled():
+  """A stage's program with the parameters on two devices, and what it is given: SFT with AdamW, of
+  two blocks, two replicates side by side. (Muon's products need whole matrices.)"""
+  config = from_config_dict(small(sft__optimizer='adamw', model__n_layers=2, seeds=SEEDS))
   with on_two():
     base = run.build_setup(config, 1, 1, 2)
-    stage = programs.build('sft', config, base, pathlib.Path('nowhere'))
-    start = programs.initial_params(stage.setup, (0,))
+    stage = programs.build('sft', config, base, pathlib.Path('nowhere'), len(SEEDS))
+    start = programs.initial_params(stage.setup, SEEDS)
     state = programs.spread(stage.setup, programs.initial_state(stage.setup, start))
-    given = arguments(stage, [Replicate(0, build_supports(config, 0), None)], start)
+    replicates = [Replicate(seed, build_supports(config, seed), None) for seed in SEEDS]
+    given = arguments(stage, replicates, start)
     return stage, state, given, stage.advance.lower(state, given, 1).compile()
 
 
@@ -121,10 +123,10 @@ def test_a_stage_keeps_its_state_split():
   every dispatch compiles or copies."""
   stage, state, given, _ = compiled()
   shapes = {
-    name_of(path): x.addressable_shards[0].data.shape[1:]
+    name_of(path): x.addressable_shards[0].data.shape[2:]
     for path, x in jax.tree.leaves_with_path(state.params)
   }
-  assert {name: shapes[name] for name in SPLIT} == {n: (2, *s[1:]) for n, s in SPLIT.items()}
+  assert {name: shapes[name] for name in SPLIT} == SPLIT
   with on_two():
     before = jax.tree.map(lambda x: x.sharding, state)
     new, _ = stage.advance(state, given, 2)
@@ -146,9 +148,30 @@ def test_no_parameter_is_gathered():
   found = [meets.search(line) for line in text.splitlines()]
   kinds = {match[2] for match in found if match}
   assert kinds == {'all-reduce', 'collective-permute'}
-  reduced = {match[1] for match in found if match and match[2] == 'all-reduce'}
-  matrices = [text for text in reduced if re.search(r'f32\[(2,)?(16|32|48),(16|32|48)\]', text)]
-  assert not matrices
+  side = '(8|16|24|32|48)'  # of a matrix or its half; activations have other numbers of rows
+  reduced = [match[1] for match in found if match and match[2] == 'all-reduce']
+  assert reduced and not [x for x in reduced if re.search(rf'\b{side},{side}\]', x)]
+
+
+@pytest.mark.slow
+@needs_two
+def test_a_step_is_what_it_is_on_one_device():
+  """Rows, samples, rewards or gradients that are others, or counted once for each device, where
+  parameters are split: SFT, and policy gradient with rewards that differ."""
+  parent = made_up.half_trained()
+  want = _steps(parent, made_up.SFT_SETUP, made_up.RL_SETUP)
+  assert want[1][1]['reward'] > 0.05 and want[1][1]['grad_norm'] > 1e-3
+  work = dict(devices=Devices(model=2), microbatch_rows=(4, 1), rollout_rows=16)
+  setups = [dataclasses.replace(s, **work) for s in (made_up.SFT_SETUP, made_up.RL_SETUP)]
+  with on_two():
+    got = _steps(programs.placed(setups[0], parent, ()), *setups)
+  for one, other in zip(got, want):
+    assert_same_step(one, other)
+
+
+def _steps(parent, sft, rl):
+  state = create(sft, parent)
+  return made_up.sft_step(state, setup=sft), made_up.rl_step(state, parent, setup=rl)
 
 
 # A run --------------------------------------------------------------------------------------------
@@ -157,9 +180,15 @@ def test_no_parameter_is_gathered():
 def assert_alike(got: pathlib.Path, want: pathlib.Path, stage: str, seed: int = 0):
   """Histories that differ by rounding at most."""
   got, want = history(got, stage, seed), history(want, stage, seed)
-  assert [row['step'] for row in got] == [row['step'] for row in want] and len(want) > 1
+  assert [row['step'] for row in got] == [row['step'] for row in want] and want
   for one, other in zip(got, want):
     assert one == pytest.approx(other, rel=2e-3, abs=1e-5)
+
+
+def _traces(workdir: pathlib.Path, stage: str) -> list[dict]:
+  """What was written at a stage's end."""
+  file = workdir / f'stages/{stage}/seed-0/evaluation.json'
+  return json.loads(file.read_text())['traces']
 
 
 @pytest.mark.slow
@@ -171,7 +200,13 @@ def test_a_run_is_what_it_is_on_one_device(finished, tmp_path):
   compgen_jax.run(tiny(**changes), tmp_path / 'w')
   for stage in ('sft', 'rl', 'rft'):
     assert_alike(tmp_path / 'w', finished[0], stage)
-  # Half of a split run, gone on with on one device; and a finished one, read there.
+    ends = [_traces(workdir, stage) for workdir in (tmp_path / 'w', finished[0])]
+    assert [t['prompt'] for t in ends[0]] == [t['prompt'] for t in ends[1]]
+    same = sum(one == other for one, other in zip(*ends))  # rounding may turn a token
+    assert same > 0.9 * len(ends[1]) > 0
+  # A finished split run, read on one device; and half of one, gone on with there.
+  rows = compgen_jax.read(tmp_path / 'w')
+  assert compgen_jax.run(tiny(), tmp_path / 'w') == rows
   shutil.copytree(tmp_path / 'w', tmp_path / 'half')
   sft = tmp_path / 'half/stages/sft/seed-0'
   shutil.rmtree(sft / 'checkpoints/12')

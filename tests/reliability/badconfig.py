@@ -172,6 +172,7 @@ OF_VALUES = (
   value('eval.splits.deeper', 'dry'),
   *(value(f'run.{x}', '0') for x in ('steps_per_call', 'checkpoint_every')),
   *(value('mesh.data', text) for text in ('0', '4096')),
+  *(value('mesh.model', text) for text in ('0', '4096')),
   value('run.microbatch_rows', '-1'),
   value('run.max_log_prob_gap', '-1.0'),
 )  # fmt: skip
