@@ -111,6 +111,9 @@ def test_memory_of_a_split_model():
   for part in ('parameters', 'optimizer', 'gradients'):
     assert 0.25 < getattr(split, part) / getattr(whole, part) < 0.31
   assert split.activations == whole.activations
+  assert split.cache == whole.cache  # two heads can't be split over four devices
+  in_two = memory.of_run(config, run.build_setup(config, 1, 1, 2))['sft']
+  assert in_two.cache == whole.cache // 2
 
 
 # What programs do ---------------------------------------------------------------------------------

@@ -145,10 +145,14 @@ def _activations(base: Setup, n_rows: int, n_columns: int) -> int:
 
 
 def _cache(base: Setup, n_rows: int, n_columns: int) -> int:
-  """Keys and values of the rows that are decoded at a time, before and after a step."""
-  config = base.model.config
+  """Keys and values of the rows that are decoded at a time, before and after a step.
+
+  (Where parameters are split the compiler splits them too, by whole heads.)
+  """
+  config, n = base.model.config, base.devices.model
   itemsize = DTYPES[config.dtype].dtype.itemsize
-  return 2 * n_rows * n_columns * config.n_layers * 2 * config.d_model * itemsize
+  width = config.d_model // (n if config.n_heads % n == 0 else 1)
+  return 2 * n_rows * n_columns * config.n_layers * 2 * width * itemsize
 
 
 # What there is ------------------------------------------------------------------------------------
