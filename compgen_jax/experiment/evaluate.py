@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax import typed
@@ -145,10 +144,14 @@ class Evaluator:
 
   @functools.cached_property
   def problems(self) -> dict[tuple[str, int], tuple[Problem, Rendered]]:
-    """(split, depth) -> its problems; drawn when first asked for, so that no training waits."""
+    """(split, depth) -> its problems; drawn when first asked for, so that no training waits.
+
+    As numpy arrays: each way in which rows are picked on a device is a small program, and while a
+    large one is compiled these wait for their turn.
+    """
     task, cap = self._config.task, self.step_cap
     return {
-      cell: attempts.posed(*drawn, self._support[cell].prefix, task, cap)
+      cell: jax.device_get(attempts.posed(*drawn, self._support[cell].prefix, task, cap))
       for cell, drawn in self._drawn.items()
     }
 
@@ -173,7 +176,7 @@ class Evaluator:
     n = self._config.eval.problems
 
     def pick(x):
-      return jnp.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
+      return np.repeat(x[: ceil_div(n, repeat)], repeat, axis=0)[:n]
 
     return jax.tree.map(pick, self.problems[cell])
 
@@ -184,7 +187,7 @@ class Evaluator:
     rendered: Rendered,
     temperature: float,
     prefix: int,
-    sample_id_B: jax.Array | None = None,
+    sample_id_B: np.ndarray | None = None,
   ) -> tuple[Rollout, Verdict]:
     """Traces and verdicts for rows, of supports with this prefix.
 
@@ -194,7 +197,7 @@ class Evaluator:
     n_tokens = task.trace_width(self.step_cap) + SLACK  # for all cells, which share a program
     given_width = task.dry_width(prefix)
     if sample_id_B is None:
-      sample_id_B = jnp.arange(rendered.trace_length.shape[0])
+      sample_id_B = np.arange(rendered.trace_length.shape[0], dtype=np.int32)
     rows = params, problems, rendered, sample_id_B, self._key, temperature
     return processes.whole(
       processes.call(attempts.attempt, *rows, self._setup, n_tokens, given_width)
@@ -232,7 +235,6 @@ class Evaluator:
     rows, items, traces = [], {}, []
     for (split, depth), (problems, rendered) in self.problems.items():
       rollout, verdict = greedy[split, depth]
-      verdict, problems = jax.device_get((verdict, problems))
       measured = measures.of_traces(verdict)
       measured += measures.of_failures(verdict, problems)
       measured += measures.of_modules(verdict, problems, task)
@@ -251,8 +253,7 @@ class Evaluator:
     found = self._attempts(params, cells, n, 0.0)
     rows = []
     for split, depth in cells:
-      verdict = jax.device_get(found[split, depth][1])
-      rows += self._labelled(measures.of_traces(verdict), arm, step, split, depth)
+      rows += self._labelled(measures.of_traces(found[split, depth][1]), arm, step, split, depth)
     return rows
 
   def _labelled(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.config import Config
@@ -34,7 +33,7 @@ def lines(
   if not cells:
     return []
   repeated = [
-    jax.tree.map(lambda x: jnp.repeat(x[:1], SAMPLES, axis=0), evaluator.problems[cell])
+    jax.tree.map(lambda x: np.repeat(x[:1], SAMPLES, axis=0), evaluator.problems[cell])
     for cell in cells
   ]
   problems, rendered = points.joined(repeated, SAMPLES, n_rows)
