@@ -35,7 +35,7 @@ def _sft_alone(**overrides):
 
 
 @pytest.mark.skipif(platform.cores() < 2, reason='needs two cores')
-@pytest.mark.parametrize('n_devices', [1, 2])
+@pytest.mark.parametrize('n_devices', [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stage_is_compiled_once_and_beside(tmp_path, compiled, n_devices):
   """A thread that compiles for other shapes or shardings than the stage has: all would be compiled
   twice, and later than without it."""
