@@ -104,7 +104,8 @@ def outcome(workdir: pathlib.Path) -> dict[str, str]:
     name = str(folder.relative_to(workdir))
     found[f'{name}/metrics'] = _digest(json.dumps(_metrics(folder)).encode())
     for file in ('curve.jsonl', 'evaluation.json', 'origin.json'):
-      found[f'{name}/{file}'] = _digest((folder / file).read_bytes())
+      path = folder / file
+      found[f'{name}/{file}'] = _digest(path.read_bytes()) if path.exists() else 'none'  # no curve
     with ocp.training.Checkpointer(folder.absolute() / 'checkpoints') as checkpoints:
       with warnings.catch_warnings(action='ignore'):  # orbax warns where no sharding is given
         leaves = jax.tree.leaves_with_path(checkpoints.load())
