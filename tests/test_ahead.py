@@ -1,7 +1,9 @@
 """Programs compiled ahead: once, in the thread, and a run that does not depend on it."""
 
+import dataclasses
 import logging
 import threading
+from collections.abc import Callable
 from unittest import mock
 
 import jax
@@ -64,6 +66,15 @@ def test_what_is_finished_is_not_compiled(finished, monkeypatch):
   assert not begun
 
 
+@dataclasses.dataclass(eq=False)
+class Waited:
+  """What of a stage is asked of it before it is compiled."""
+
+  wait: Callable | None = None
+  record: Callable = mock.Mock()
+  steps: int = 1
+
+
 def test_an_error_waits_for_one_program_at_most(monkeypatch):
   """A run that ends with an error only after the programs of all stages were compiled."""
   begun, started, go_on = [], threading.Event(), threading.Event()
@@ -76,13 +87,13 @@ def test_an_error_waits_for_one_program_at_most(monkeypatch):
   monkeypatch.setattr(platform, 'compiles_ahead', lambda: True)
   monkeypatch.setattr(stages, 'newest_checkpoint', lambda record: 0)
   monkeypatch.setattr(ahead, '_compile', compile_slowly)
-  first, second = mock.Mock(), mock.Mock()
+  first, second = Waited(), Waited()
   with pytest.raises(ValueError, match='diverged'):
     with ahead.Ahead() as compiler:
       compiler.begin(first, [mock.Mock()])
-      waits = compiler.begin(second, [mock.Mock()])
+      waiting = compiler.begin(second, [mock.Mock()])
       assert started.wait(60)
       raise ValueError('diverged')
   go_on.set()
-  waits()
+  waiting.wait()
   assert begun == [first]

@@ -6,7 +6,8 @@ evaluates. On two cores, which it shares with training, that takes some 5 % off 
 """
 
 import concurrent.futures
-from collections.abc import Callable
+import dataclasses
+import functools
 
 import jax
 
@@ -17,12 +18,13 @@ from compgen_jax.experiment.programs import (
   initial_state,
   placed,
   spread,
+  updates,
 )
 from compgen_jax.experiment.replicate import Replicate, arguments
 
 
 class Ahead:
-  """A context in which `begin` starts to compile and the function it returns waits for the end.
+  """A context in which `begin` starts to compile, and who needs the program waits for its end.
 
   At the end of the context what has not been begun is left; the program at work is compiled to its
   end, without anyone waiting for it.
@@ -38,19 +40,25 @@ class Ahead:
     if self._thread:
       self._thread.shutdown(wait=False, cancel_futures=True)
 
-  def begin(self, stage: Stage, replicates: list[Replicate]) -> Callable[[], None]:
+  def begin(self, stage: Stage, replicates: list[Replicate]) -> Stage:
     """Compiles a stage's program when those begun before are done.
 
     Returns:
-      A function that waits until it is compiled. (If it can't be, it says nothing: the caller meets
-      the error when it calls the program.)
+      The stage, whose `advance` waits until it is compiled. (If it can't be, that says nothing: who
+      calls the program meets the error.)
     """
     records = [stage.record(replicate.seed) for replicate in replicates]
     if not self._thread or all(stages.newest_checkpoint(r) == stage.steps for r in records):
-      return lambda: None
+      return stage
     mesh = jax.sharding.get_mesh()
     future = self._thread.submit(_compile, stage, replicates, mesh)
-    return lambda: None if future.cancelled() else concurrent.futures.wait([future])
+    wait = functools.partial(_until_over, future)
+    return dataclasses.replace(stage, wait=wait)
+
+
+def _until_over(future: concurrent.futures.Future) -> None:
+  if not future.cancelled():
+    concurrent.futures.wait([future])
 
 
 def _compile(stage: Stage, replicates: list[Replicate], mesh: jax.sharding.Mesh) -> None:
@@ -61,4 +69,4 @@ def _compile(stage: Stage, replicates: list[Replicate], mesh: jax.sharding.Mesh)
     if stage.init_from:
       start = placed(stage.setup, start)
     state = spread(stage.setup, initial_state(stage.setup, start))
-    stage.advance.lower(state, arguments(stage, replicates, start), 1).compile()
+    updates(stage).lower(state, arguments(stage, replicates, start), 1).compile()

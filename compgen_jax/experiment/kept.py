@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from compgen_jax.model.rollout import Rollout
 from compgen_jax.task import text
 from compgen_jax.task.render import Rendered
@@ -17,7 +15,7 @@ def first_problems(rendered: Rendered, rollout: Rollout, task: TaskConfig) -> li
   tokens = rendered.prompt, rendered.trace, rollout.tokens
   reading = {'alphabet': text.alphabet(task), 'reserved': list(text.reserved(task))}
   found = []
-  for i, rows in enumerate(zip(*jax.device_get([x[:KEPT] for x in tokens]))):
+  for i, rows in enumerate(zip(*(x[:KEPT] for x in tokens))):
     words = (text.spell([t for t in row.tolist() if t != task.pad], task) for row in rows)
     found.append({'problem': i} | dict(zip(('prompt', 'trace', 'written'), words)) | reading)
   return found

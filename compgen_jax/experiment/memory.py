@@ -186,10 +186,10 @@ def require(config: Config, base: Setup) -> str:
   Raises:
     ConfigError: that is more than there is; names the fields that decide it.
   """
-  found, limit = of_run(config, base), of_device(base.devices.n * base.devices.model)
+  n = base.devices.n * base.devices.model
+  found, limit = of_run(config, base), of_device(n)
   name, largest = max(found.items(), key=lambda item: item[1].total)
   of_limit = f' of {size(limit)}' if limit else ''
-  n = base.devices.n * base.devices.model
   devices = 'the device' if n == 1 else f'each of {n} devices'
   if limit and largest.total > limit:
     parts = dataclasses.asdict(largest)

@@ -35,6 +35,7 @@ class Stage:
   config: Config
   setup: Setup
   workdir: pathlib.Path
+  wait: Callable[[], Any] = lambda: None  # until another thread has compiled the program
 
   @property
   def steps(self) -> int:
@@ -63,6 +64,7 @@ class Stage:
   @property
   def advance(self) -> Callable:
     """The compiled `(state, given, n) -> (state, metrics)`: see `updates`."""
+    self.wait()
     return updates(self)
 
 

@@ -265,13 +265,10 @@ def _run_stages(
       if key not in built:  # groups of one size share compiled programs
         built[key] = programs.build(name, config, base, folder, len(seeds))
     with ahead.Ahead() as compiler:
-      compiled = {
-        name: compiler.begin(built[name, len(seeds)], group) for name in config.stage_order
-      }
-      for name in config.stage_order:
+      begun = [compiler.begin(built[name, len(seeds)], group) for name in config.stage_order]
+      for name, stage in zip(config.stage_order, begun):
         parent = params.get(config.stages[name].parent) or foreign_params(config, base, name, seeds)
-        stage = built[name, len(seeds)]
-        params[name], measured = stages.run(stage, group, parent, compiled[name])
+        params[name], measured = stages.run(stage, group, parent)
         evaluations[name] |= measured
   return evaluations
 

@@ -39,10 +39,7 @@ Params = Callable[[], Any]  # parameters with a leading replicate axis, read whe
 
 
 def run(
-  stage: Stage,
-  replicates: list[Replicate],
-  parent: Params | None,
-  compiled: Callable[[], None] = lambda: None,
+  stage: Stage, replicates: list[Replicate], parent: Params | None
 ) -> tuple[Params, dict[int, Evaluation]]:
   """Trains a group of replicates to the stage's end, from their newest checkpoints; evaluates them.
 
@@ -50,7 +47,6 @@ def run(
     stage: the stage.
     replicates: all at the same update.
     parent: the parameters to start from, or None to start from scratch.
-    compiled: waits until the stage's program is, where another thread compiles it.
 
   Returns:
     The final parameters, and what was measured by seed.
@@ -61,7 +57,7 @@ def run(
   """
   seeds = tuple(replicate.seed for replicate in replicates)
   records = [stage.record(seed) for seed in seeds]
-  params = functools.cache(lambda: _final_params(stage, replicates, records, parent, compiled))
+  params = functools.cache(lambda: _final_params(stage, replicates, records, parent))
   evaluations = {}
   for i, (record, replicate) in enumerate(zip(records, replicates)):
     evaluator = replicate.evaluator
@@ -81,11 +77,7 @@ def newest_checkpoint(record: Record) -> int:
 
 
 def _final_params(
-  stage: Stage,
-  replicates: list[Replicate],
-  records: list[Record],
-  parent: Params | None,
-  compiled: Callable[[], None],
+  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
 ) -> Any:
   """The parameters at the stage's end: read, or trained from the newest good checkpoints on."""
   if all(newest_checkpoint(record) == stage.steps for record in records):
@@ -93,8 +85,7 @@ def _final_params(
       return trained_params(stage, tuple(record.seed for record in records))
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
-  end = _train(stage, replicates, records, parent, compiled)
-  return placed(stage.setup, processes.whole(end.params))
+  return placed(stage.setup, processes.whole(_train(stage, replicates, records, parent).params))
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -125,11 +116,7 @@ def _one_of(stage: Stage, tree: Any, i: int) -> Any:
 
 
 def _train(
-  stage: Stage,
-  replicates: list[Replicate],
-  records: list[Record],
-  parent: Params | None,
-  compiled: Callable[[], None],
+  stage: Stage, replicates: list[Replicate], records: list[Record], parent: Params | None
 ) -> TrainState:
   """Trains replicates that are all at the same update; returns their state at the end."""
   config = stage.config
@@ -156,7 +143,6 @@ def _train(
     if done == stage.steps:
       break
     row_ends = _next_row(stage, done)
-    compiled()
     with pace.dispatch(row_ends - done) as n:
       profile.before(done, n)
       given = given._replace(learning_rate_K=stage.rates_from(done, len(replicates)))

@@ -224,10 +224,10 @@ def _candidate_rows(
 
 def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.ndarray]:
   """Random compositions of a depth that fit the config, as rows; batch after batch, without end."""
+  support = _everything(support)
   for i in itertools.count():
     batch_key = jax.random.fold_in(key, i)
-    drawn = _candidate_rows(_everything(support), batch_key, jnp.int32(depth))
-    rows, fits = jax.device_get(drawn)
+    rows, fits = jax.device_get(_candidate_rows(support, batch_key, jnp.int32(depth)))
     yield rows[fits]
 
 
