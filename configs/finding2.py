@@ -5,7 +5,9 @@
 
 Hardware: 2 CPU cores. Of the small task, that of the quickstart, a replicate takes about twelve
 minutes on one of them; to expect, at L = 2 on `held`: SFT 46 %, `none` 55, `atoms` and `composed`
-65 (results/finding2). With all modules about an hour and a half (reckoned; not run yet).
+65 (results/finding2). With all modules one H100 takes about ten minutes for five replicates, if
+nothing else runs beside (reckoned from its rates); to expect: SFT 45 %, `none` 53, `atoms` 69,
+`composed` 68 (results/finding2_h100).
 
 Eight skills (four in the small task) leave the RL data, with every composition that holds one of
 them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`).
