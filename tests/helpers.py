@@ -188,6 +188,6 @@ def token_names(ids: Sequence[int], t: TaskConfig) -> list[str]:
 
 def sample(support, key):
   """One problem of a support."""
-  composition, n_dry = support.sample_steps(jax.random.fold_in(key, 0))
+  composition, n_dry = support.sampler.sample_steps(jax.random.fold_in(key, 0))
   dry = n_dry if support.config.dry or support.config.prefix else 0
   return latent.sample(jax.random.fold_in(key, 1), composition, support.task, dry)

@@ -195,7 +195,7 @@ def golden_loss():
 def drawing(batch: Rendered, seen: list | None = None):
   """Within this context, `batches.draw` gives `batch`; `seen` collects (key, sources)."""
 
-  def draw(key, sources, supports, setup):
+  def draw(key, sources, samplers, setup):
     if seen is not None:
       seen.append((key, sources))
     return None, None, batch
@@ -241,6 +241,7 @@ def _support(*depths) -> Support:
 
 
 SUPPORTS = {'atoms': _support(1), 'both': _support(1, 2)}
+SAMPLERS = {name: support.sampler for name, support in SUPPORTS.items()}
 
 
 def source(name: str, rows: int) -> Source:
@@ -276,7 +277,7 @@ def task_step(module, config, setup):
   """The compiled `(state, key, parent) -> (state, metrics)` of a kind of stage."""
 
   def run(state, key, parent):
-    return module.step(state, Given(key, parent, SUPPORTS, RATES), setup, config)
+    return module.step(state, Given(key, parent, SAMPLERS, RATES), setup, config)
 
   return quick_jit(setup.devices.shared(run))
 

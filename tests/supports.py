@@ -25,7 +25,7 @@ def build(t=TASK, p=DEFAULT_POOLS, **changes) -> support.Support:
 @functools.cache
 def _draw(s: support.Support):
   return helpers.batched(
-    lambda i: s.sample_composition(jax.random.fold_in(jax.random.key(0), i)), rows=4096
+    lambda i: s.sampler.sample_composition(jax.random.fold_in(jax.random.key(0), i)), rows=4096
   )
 
 
@@ -54,7 +54,7 @@ def listed(t, depth, pool, p=DEFAULT_POOLS) -> set:
 @functools.cache
 def _draw_steps(s: support.Support):
   return helpers.batched(
-    lambda i: s.sample_steps(jax.random.fold_in(jax.random.key(0), i)), rows=4096
+    lambda i: s.sampler.sample_steps(jax.random.fold_in(jax.random.key(0), i)), rows=4096
   )
 
 

@@ -11,7 +11,7 @@ from compgen_jax.learning import batches, gradients
 from compgen_jax.learning.devices import Devices
 from compgen_jax.learning.setup import Setup, Source
 from tests import made_up as m
-from tests.made_up import GRADIENT_DESCENT, KEY, MODEL, SUPPORTS, TASK
+from tests.made_up import GRADIENT_DESCENT, KEY, MODEL, SAMPLERS, SUPPORTS, TASK
 from tests.models import quick_jit
 
 
@@ -22,7 +22,7 @@ def test_problems_depend_on_their_row_alone():
   def sample(ids):
     setup = Setup(TASK, MODEL, None, (m.source('both', len(ids)),))
     with mock.patch.object(Devices, 'row_ids', lambda self, first, rows: jnp.asarray(ids)):
-      return quick_jit(lambda: batches.draw(KEY, setup.sources, SUPPORTS, setup)[1:])()
+      return quick_jit(lambda: batches.draw(KEY, setup.sources, SAMPLERS, setup)[1:])()
 
   whole, other = sample(range(8)), sample([7, 3, 100, 5, 101, 102, 0, 103])
   place, row = np.array([0, 1, 3, 6]), np.array([7, 3, 5, 0])
@@ -38,7 +38,7 @@ def test_rows_are_numbered_through():
   sources = m.source('atoms', 4), m.source('both', 2), Source('dry', dry.config, 8)
   setup = Setup(TASK, MODEL, None, ())
   ids, problems, rendered = quick_jit(
-    lambda: batches.draw(KEY, sources, SUPPORTS | {'dry': dry}, setup)
+    lambda: batches.draw(KEY, sources, SAMPLERS | {'dry': dry.sampler}, setup)
   )()
   assert ids.tolist() == list(range(14))
   assert problems.dry.tolist() == [0] * 6 + problems.composition.depth[6:].tolist()
@@ -49,7 +49,6 @@ def test_rows_are_numbered_through():
 def test_a_prefix_stays_in_its_source():
   """Catches dry steps in a neighbour, or a prefix that is not drawn; and other problems beside a
   prefix: what is not dry is what it would be without."""
-  both = SUPPORTS['both']
   late = dataclasses.replace(
     SUPPORTS['atoms'], config=dataclasses.replace(SUPPORTS['atoms'].config, prefix=1)
   )
@@ -57,8 +56,8 @@ def test_a_prefix_stays_in_its_source():
   setup = Setup(TASK, MODEL, None, ())
 
   def draw(sources):
-    supports = {'late': late, 'atoms': SUPPORTS['atoms'], 'both': both}
-    return quick_jit(lambda: batches.draw(KEY, sources, supports, setup)[1:])()
+    samplers = SAMPLERS | {'late': late.sampler}
+    return quick_jit(lambda: batches.draw(KEY, sources, samplers, setup)[1:])()
 
   problems, rendered = draw(sources)
   assert set(problems.dry[:8].tolist()) == {0, 1} and not np.any(problems.dry[8:])
@@ -75,7 +74,7 @@ def test_a_prefix_stays_in_its_source():
 def test_dryness_of_all_is_dryness_of_each():
   """Catches a batch whose problems depend on whether its sources agree on being dry."""
   keys = jax.random.split(KEY, 4)
-  compositions = jax.vmap(SUPPORTS['both'].sample_composition)(keys)
+  compositions = jax.vmap(SAMPLERS['both'].sample_composition)(keys)
   for dry in (0, 2):
     one, each = (
       quick_jit(lambda d=d: batches.make(keys, compositions, d, TASK, 2))()

@@ -67,7 +67,7 @@ def _exploration(reward):
   @quick_jit
   def run(params):
     return exploration.explore(
-      RL_SETUP, params, KEY, m.SUPPORTS, group=2, temperature=1.0, reward=reward
+      RL_SETUP, params, KEY, m.SAMPLERS, group=2, temperature=1.0, reward=reward
     )
 
   return run(m.half_trained())
@@ -77,7 +77,7 @@ def test_the_same_samples_earn_by_the_reward_that_is_asked_for():
   """Catches a reward that does not reach the samples, one that changes them, and a depth that
   belongs to another sample."""
   depth = quick_jit(
-    lambda: batches.draw(jax.random.split(KEY)[0], RL_SETUP.sources, m.SUPPORTS, RL_SETUP)
+    lambda: batches.draw(jax.random.split(KEY)[0], RL_SETUP.sources, m.SAMPLERS, RL_SETUP)
   )
   depth = np.repeat(depth()[1].composition.depth, 2)
   assert set(depth.tolist()) == {1, 2}
@@ -116,7 +116,7 @@ def test_what_is_logged_is_what_was_trained_on(module, config, reward):
   assert [x['reward'] for x in seen] == [reward]
   key = jax.random.fold_in(KEY, 0)  # of update 0
   how = dict(group=config.group, temperature=config.temperature, reward=reward)
-  e = quick_jit(lambda: explore(setup, start.params, key, m.SUPPORTS, **how))()
+  e = quick_jit(lambda: explore(setup, start.params, key, m.SAMPLERS, **how))()
   assert metrics['reward'] == pytest.approx(float(np.mean(e.reward)), abs=1e-6)
   for name in ('answer', 'structure', 'strict'):
     share = float(np.mean(getattr(e.verdict, name)))
@@ -134,7 +134,7 @@ def test_the_company_of_a_row_changes_nothing():
 
   @quick_jit
   def attempt(length_B):
-    ids, problems, rendered = batches.draw(KEY, setup.sources, m.SUPPORTS, setup)
+    ids, problems, rendered = batches.draw(KEY, setup.sources, m.SAMPLERS, setup)
     tried = exploration.attempt(
       setup,
       m.half_trained(),
@@ -162,7 +162,7 @@ def test_samples_have_their_own_noise_and_their_prompt():
   setup = Setup(TASK_OF_MODEL, MODEL, None, (m.source('atoms', 5),))
   zeros, ids = jnp.zeros((5,), jnp.int32), []
 
-  def draw(key, sources, supports, setup):
+  def draw(key, sources, samplers, setup):
     problems = Problem(*[None] * len(Problem._fields))
     problems = problems._replace(composition=Composition(zeros + 1, zeros, zeros), dry=zeros)
     traces = jnp.zeros((5, 5), jnp.int32)
@@ -192,11 +192,11 @@ def test_prefixes_are_given_and_judged_with_the_rest(reward):
   trace earns everything, and prompt and trace together are the whole text."""
   atoms = m.SUPPORTS['atoms']
   late = dataclasses.replace(atoms, config=dataclasses.replace(atoms.config, prefix=1))
-  supports = {'late': late, 'atoms': atoms}
+  samplers = {'late': late.sampler, 'atoms': atoms.sampler}
   sources = Source('late', late.config, 8), m.source('atoms', 8)
   setup = Setup(m.TASK, MODEL, None, sources)
   data_key, _ = jax.random.split(KEY)
-  draw = quick_jit(lambda: batches.draw(data_key, sources, supports, setup))
+  draw = quick_jit(lambda: batches.draw(data_key, sources, samplers, setup))
   _, problems, rendered = jax.device_get(draw())
   assert set(problems.dry[:8].tolist()) == {0, 1} and not np.any(problems.dry[8:])
   width, pad = m.TASK.prompt_width(2) + m.TASK.dry_width(1), m.TASK.pad
@@ -215,7 +215,7 @@ def test_prefixes_are_given_and_judged_with_the_rest(reward):
     return Rollout(tokens, jnp.zeros(tokens.shape), tokens != pad, tokens[:, 0])
 
   with mock.patch.object(exploration, 'rollout', write):
-    e = exploration.explore(setup, PARAMS, KEY, supports, group=1, temperature=1.0, reward=reward)
+    e = exploration.explore(setup, PARAMS, KEY, samplers, group=1, temperature=1.0, reward=reward)
   assert np.all(e.verdict.answer) and np.all(e.verdict.strict) and np.all(e.reward == 1.0)
   text = np.concatenate([e.prompts, e.rollout.tokens], axis=1)
   assert [row[row != pad].tolist() for row in text] == whole

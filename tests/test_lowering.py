@@ -68,8 +68,8 @@ def traced_stage(name: str):
     stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
   names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
   drawn = [build_supports(config, seed) for seed in config.all_seeds]
-  supports = [{name: by_name[name] for name in names} for by_name in drawn]
-  stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
+  samplers = [{name: by_name[name].sampler for name in names} for by_name in drawn]
+  stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *samplers)
 
   def arguments():
     params = programs.initial_params(stage.setup, config.all_seeds)

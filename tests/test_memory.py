@@ -24,10 +24,10 @@ def test_estimate_is_near_what_the_compiler_takes():
   config = from_config_dict(tiny(sft__batch=64, eval__problems=4, **MODEL))
   base = run.build_setup(config, 1)
   stage = programs.build('sft', config, base, pathlib.Path())
-  supports = jax.tree.map(lambda x: x[None], {'sft': build_supports(config, 0)['sft']})
+  samplers = jax.tree.map(lambda x: x[None], {'sft': build_supports(config, 0)['sft'].sampler})
   params = jax.eval_shape(lambda: programs.initial_params(stage.setup, (0,)))
   state = jax.eval_shape(lambda p: programs.initial_state(stage.setup, p), params)
-  given = Given(jax.random.split(jax.random.key(0), 1), params, supports, stage.rates_from(0, 1))
+  given = Given(jax.random.split(jax.random.key(0), 1), params, samplers, stage.rates_from(0, 1))
   taken = stage.advance.lower(state, given, 1).compile().memory_analysis()
   measured = taken.argument_size_in_bytes + taken.temp_size_in_bytes
   estimate = memory.of_run(config, base)['sft'].total

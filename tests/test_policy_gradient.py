@@ -248,7 +248,7 @@ def test_sampler_and_learner_agree_on_every_token(epochs):
 
   def explore(params):
     how = dict(group=4, temperature=8.0, reward='answer')
-    return exploration.explore(m.RL_SETUP, params, m.KEY, m.SUPPORTS, **how).rollout
+    return exploration.explore(m.RL_SETUP, params, m.KEY, m.SAMPLERS, **how).rollout
 
   said = quick_jit(explore)(start.params)
   said = set(np.asarray(said.tokens)[np.asarray(said.mask)].tolist())

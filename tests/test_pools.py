@@ -20,7 +20,9 @@ def compositions(depths=(2, 3, 4, 5, 6), n=20_000):
 @functools.cache
 def _pool_function(t, p):
   def in_each(composition):
-    return tuple(pools.in_pool(composition, name, t, p, p.salt) for name in POOLS)
+    return tuple(
+      pools.in_pool(composition, bounds, t, p.salt) for bounds in pools.pool_bounds(p).values()
+    )
 
   return helpers.batched(in_each, rows=4096)
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from compgen_jax.task import modules, support, tables
+from compgen_jax.task import modules, sampler, tables
 from tests import helpers, reference
 from tests.supports import (
   DEFAULT_POOLS,
@@ -33,7 +33,7 @@ def test_is_live_equals_reachability():
   turned = modules.names(TASK.routing_inventory)[::-1]
   merge_first = ('merge', *[r for r in reference.ROUTINGS if r != 'merge'])
   for t in (TASK, helpers.task(routings=turned), helpers.task(routings=merge_first)):
-    is_live = helpers.batched(lambda c: support.is_live(c, t), rows=4096)
+    is_live = helpers.batched(lambda c: sampler.is_live(c, t), rows=4096)
     np.testing.assert_array_equal(is_live(helpers.composition(rows, t, 6)), want)
   assert 0.2 < want.mean() < 0.8
 
@@ -157,7 +157,7 @@ def test_sampling_depends_on_the_key_only(sft_sampler):
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[::-1]), together, moved)
   # Rejection takes several rounds for some, none for others.
   for n, composition in enumerate(draw(build(), 3)):
-    alone = jax.jit(s.sample_composition)(jax.random.fold_in(jax.random.key(0), n))
+    alone = jax.jit(s.sampler.sample_composition)(jax.random.fold_in(jax.random.key(0), n))
     assert helpers.steps(jax.tree.map(lambda x: x[None], alone), TASK) == [composition]
   assert len({x.tobytes() for x in together.values.letters}) == 64
 
@@ -274,3 +274,25 @@ def test_precede_all():
   plain, none = build(pool='validation', depths=(3,)).precede_all(jax.random.key(1), real, 6)
   jax.tree.map(np.testing.assert_array_equal, plain, real)
   assert not np.any(none)
+
+
+def test_supports_of_one_form_share_a_program():
+  """Catches content of a support that is built into a program: then every arm that is trained on
+  other compositions is compiled anew."""
+
+  def program(**changes) -> str:
+    draw = jax.jit(lambda sampler, key: sampler.sample_steps(key))
+    return draw.lower(build(**changes).sampler, jax.random.key(0)).as_text()
+
+  whole = program(prefix=1)
+  for changes in (
+    dict(pool='rl'),
+    dict(without_skills=('reverse', 'fork')),
+    dict(with_skills=('reverse',), without_routings=('merge',)),
+    dict(with_pairs=('merge reverse', 'previous fork')),
+    dict(depths=(3,)),
+  ):
+    assert program(prefix=1, **changes) == whole
+  assert program(prefix=1, compositions=20) == program(prefix=1, compositions=31, pool='rl')
+  others = [program(), program(prefix=1, depths=(2, 4)), program(prefix=1, compositions=20)]
+  assert len({whole, *others}) == 4

@@ -28,10 +28,10 @@ def compiled(work: Workload, n_seeds: int) -> Pieces:
   sft, rl = work.stage(work.chosen.sft).setup, work.stage(work.chosen.rl).setup
 
   def sft_draw(key):
-    return batches.draw(key, sft.sources, work.supports, sft)[2].trace
+    return batches.draw(key, sft.sources, work.samplers, sft)[2].trace
 
   def rl_draw(key):
-    return batches.draw(jax.random.split(key)[0], rl.sources, work.supports, rl)[2].trace
+    return batches.draw(jax.random.split(key)[0], rl.sources, work.samplers, rl)[2].trace
 
   def update(train_state):
     return state.update(train_state, train_state.params, {}, sft, learning_rate=1e-3)[0]

@@ -126,7 +126,7 @@ def generate(work: Workload) -> Part:
   sources = (Source(work.chosen.support, work.support, at_a_time),)
 
   def one(key):
-    _, problems, rendered = batches.draw(key, sources, work.supports, work.base)
+    _, problems, rendered = batches.draw(key, sources, work.samplers, work.base)
     verdict = jax.vmap(lambda p, t: verify(p, t, work.task))(problems, rendered.trace)
     return rendered.trace, verdict.strict
 

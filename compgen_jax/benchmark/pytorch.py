@@ -84,7 +84,7 @@ def golden_batch(work: Workload) -> tuple[dict[str, np.ndarray], float]:
   `markers_only` bool, as `sft.golden_rows` makes them (`marker` and `index` are `Model.addresses`).
   """
   setup = dataclasses.replace(work.stage(work.chosen.sft).setup, devices=Devices())
-  rows, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.supports, setup))(work.key)
+  rows, _ = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.samplers, setup))(work.key)
   batch = unpacked(jax.device_get(rows), work.task.pad)
   document = (batch['token'] != work.task.pad).astype(np.int32)
   loss_of = jax.jit(lambda params, rows: sft.cross_entropy(params, rows, setup)[0])

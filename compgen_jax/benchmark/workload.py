@@ -125,7 +125,9 @@ class Workload:
   def __init__(self, config: Config, rows: int):
     self.config, self.rows = config, rows
     self.chosen = choose(config)
-    self.supports = build_supports(config, config.all_seeds[0])
+    self.samplers = {
+      name: support.sampler for name, support in build_supports(config, config.all_seeds[0]).items()
+    }
     self.base = run.build_setup(config, jax.device_count())
     self.model, self.task = self.base.model, self.base.task
     self.key = jax.random.key(0)
@@ -149,9 +151,9 @@ class Workload:
     stage = self.stage(name, n_seeds)
     params = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.params)
     state = programs.initial_state(stage.setup, params)
-    supports = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.supports)
+    samplers = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), self.samplers)
     keys, rates = jax.random.split(self.key, n_seeds), stage.rates_from(0, n_seeds)
-    given = Given(keys, params, supports, rates)
+    given = Given(keys, params, samplers, rates)
     return program(programs.updates(stage), state, given, STEPS, carry=True)
 
   def explore(self) -> Program:
@@ -163,7 +165,7 @@ class Workload:
         setup,
         params,
         key,
-        self.supports,
+        self.samplers,
         group=settings.group,
         temperature=settings.temperature,
         reward=settings.reward,
@@ -176,17 +178,17 @@ class Workload:
   def rendered(self, key: jax.Array, rows: int) -> Rendered:
     """This device's part of `rows` problems of the measured support."""
     sources = (Source(self.chosen.support, self.support, rows),)
-    return batches.draw(key, sources, self.supports, self.base)[2]
+    return batches.draw(key, sources, self.samplers, self.base)[2]
 
   def sft_rows(self, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     """This device's packed rows of a batch of SFT: `(rows, n_rows)`."""
     setup = self.stage(self.chosen.sft).setup
-    return sft.golden_rows(key, setup.sources, self.supports, setup)
+    return sft.golden_rows(key, setup.sources, self.samplers, setup)
 
   def rl_rows(self, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     """The same of RL, every sample written to its last column; tokens are left out."""
     setup, group = self.stage(self.chosen.rl).setup, self.config.settings(self.chosen.rl).group
-    rendered = exploration.pose(key, self.supports, setup).rendered
+    rendered = exploration.pose(key, self.samplers, setup).rendered
     prompt_BxP = jnp.repeat(rendered.prompt, group, axis=0)
     trace_BxC = jnp.zeros((prompt_BxP.shape[0], rendered.trace.shape[1]), jnp.int32)
     return batches.pack(setup, prompt_BxP, trace_BxC, jnp.ones(trace_BxC.shape, bool), {})
@@ -194,7 +196,7 @@ class Workload:
   def whole_batch(self, name: str) -> Rendered:
     """A stage's batch as one device would draw it."""
     setup = dataclasses.replace(self.stage(name).setup, devices=Devices())
-    return jax.jit(lambda key: batches.draw(key, setup.sources, self.supports, setup)[2])(self.key)
+    return jax.jit(lambda key: batches.draw(key, setup.sources, self.samplers, setup)[2])(self.key)
 
   def packed(self, rows_of: Callable, n_batches: int = 16) -> Packed:
     """How many columns `rows_of(key) -> (rows, n_rows)` makes, over all devices."""

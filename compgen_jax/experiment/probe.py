@@ -17,8 +17,7 @@ from compgen_jax.experiment.asking import Writer
 from compgen_jax.experiment.finished import Finished
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.scores import Traces
-from compgen_jax.task.latent import Composition
-from compgen_jax.task.support import with_cap
+from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.theory import enrichment, explanations, identification, witnesses
 from compgen_jax.theory.identification import Swaps
 

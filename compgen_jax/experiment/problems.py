@@ -15,6 +15,7 @@ from compgen_jax.experiment.supports import build_support
 from compgen_jax.learning import exploration
 from compgen_jax.task import latent, modules, render, strings, tables, text
 from compgen_jax.task.latent import Composition
+from compgen_jax.task.sampler import Sampler
 from compgen_jax.task.strings import String
 from compgen_jax.task.support import Support
 from compgen_jax.task.verify import verify
@@ -83,7 +84,7 @@ def draw(
   for first in range(0, n, ROWS):
     ids = np.arange(first, first + ROWS)
     if depth is None:
-      chunk = _compositions(key, ids, built)
+      chunk = _compositions(key, ids, built.sampler)
     else:
       chunk = jax.tree.map(lambda x: x[ids], compositions)
     rendered = jax.device_get(_rendered(key, ids, chunk, built.task, built.depth_cap))
@@ -105,9 +106,9 @@ def _solvable(config: Config, name: str, seed: int) -> Support:
 
 
 @jax.jit
-def _compositions(key: jax.Array, ids: jax.Array, support: Support) -> Composition:
+def _compositions(key: jax.Array, ids: jax.Array, sampler: Sampler) -> Composition:
   def one(i):
-    return support.sample_composition(jax.random.fold_in(jax.random.fold_in(key, i), 0))
+    return sampler.sample_composition(jax.random.fold_in(jax.random.fold_in(key, i), 0))
 
   return jax.vmap(one)(ids)
 

@@ -26,7 +26,9 @@ def arguments(stage: Stage, replicates: list[Replicate], start: Any) -> Given:
   """
   seeds = jnp.asarray([replicate.seed for replicate in replicates])
   names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
-  supports = [{name: replicate.supports[name] for name in names} for replicate in replicates]
+  supports = [
+    {name: replicate.supports[name].sampler for name in names} for replicate in replicates
+  ]
   stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *supports)
   keys = jax.vmap(lambda seed: key_for(seed, stage.name))(seeds)
   return Given(keys, start, replicated(stacked), stage.rates_from(0, len(replicates)))

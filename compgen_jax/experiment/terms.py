@@ -18,8 +18,7 @@ from compgen_jax.experiment.finished import Finished
 from compgen_jax.experiment.scores import Traces
 from compgen_jax.statistics import interval, mixed_groups_each, pass_at_k_each
 from compgen_jax.task import tables as supports_tables
-from compgen_jax.task.latent import Composition
-from compgen_jax.task.support import with_cap
+from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.theory import enrichment, prediction, witnesses
 from compgen_jax.theory.enrichment import Enrichment, Occasions
 

@@ -28,6 +28,6 @@ def add(
   if not setup.anchor:
     return grads, {}
   key = jax.random.fold_in(key, _PURPOSE)
-  more, metrics = sft.golden_gradient(params, key, setup.anchor, given.supports, setup)
+  more, metrics = sft.golden_gradient(params, key, setup.anchor, given.samplers, setup)
   grads = jax.tree.map(lambda g, m: g + config.anchor_weight * m, grads, more)
   return grads, {'anchor_loss': metrics['loss']}

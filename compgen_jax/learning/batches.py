@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from compgen_jax.learning import gradients, packing
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.task import latent, render
-from compgen_jax.task.latent import Composition, Problem
+from compgen_jax.task.latent import Composition, Problem, with_cap
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support, step_cap, with_cap
+from compgen_jax.task.sampler import Sampler
+from compgen_jax.task.support import step_cap
 from compgen_jax.task.vocab import TaskConfig
 
 
@@ -39,7 +40,7 @@ def make(
 
 
 def draw(
-  key: jax.Array, sources: tuple[Source, ...], supports: dict[str, Support], setup: Setup
+  key: jax.Array, sources: tuple[Source, ...], samplers: dict[str, Sampler], setup: Setup
 ) -> tuple[jax.Array, Problem, Rendered]:
   """This device's part of a batch: `(row_ids, problems, rendered)`, leading axis B, by source.
 
@@ -53,9 +54,9 @@ def draw(
     ids.append(setup.devices.row_ids(first, source.rows))
     first += source.rows
 
-    def steps(i, support=supports[source.name]):
-      composition, n_dry = support.sample_steps(jax.random.fold_in(composition_key, i))
-      return with_cap(composition, widest), jnp.int32(widest) if support.config.dry else n_dry
+    def steps(i, sampler=samplers[source.name]):
+      composition, n_dry = sampler.sample_steps(jax.random.fold_in(composition_key, i))
+      return with_cap(composition, widest), jnp.int32(widest) if sampler.dry else n_dry
 
     drawn.append(jax.vmap(steps)(ids[-1]))
   row_id_B, (composition, dry_B) = setup.devices.joined(list(zip(ids, drawn)))

@@ -14,7 +14,7 @@ from compgen_jax.model.rollout import Rollout, rollout
 from compgen_jax.task import render
 from compgen_jax.task.latent import Problem
 from compgen_jax.task.render import Rendered
-from compgen_jax.task.support import Support
+from compgen_jax.task.sampler import Sampler
 from compgen_jax.task.verify import Verdict, verify
 from compgen_jax.task.vocab import TaskConfig
 
@@ -143,9 +143,9 @@ class Posed(NamedTuple):
   given_width: int
 
 
-def pose(key: jax.Array, supports: dict[str, Support], setup: Setup) -> Posed:
+def pose(key: jax.Array, samplers: dict[str, Sampler], setup: Setup) -> Posed:
   """Problems of every source; their dry steps are given."""
-  row_id_Q, problems, rendered = batches.draw(key, setup.sources, supports, setup)
+  row_id_Q, problems, rendered = batches.draw(key, setup.sources, samplers, setup)
   prefix = max(source.config.prefix for source in setup.sources)
   deepest = max(max(source.config.depths) for source in setup.sources)
   rendered = give(rendered, prefix, deepest, setup.task)
@@ -156,7 +156,7 @@ def explore(
   setup: Setup,
   params,
   key: jax.Array,
-  supports: dict[str, Support],
+  samplers: dict[str, Sampler],
   *,
   group: int,
   temperature: float,
@@ -164,7 +164,7 @@ def explore(
 ) -> Exploration:
   """`group` sampled traces for each prompt of this device's part of a batch, with their rewards."""
   data_key, sample_key = jax.random.split(key)
-  row_id_Q, problems, rendered, given_width = pose(data_key, supports, setup)
+  row_id_Q, problems, rendered, given_width = pose(data_key, samplers, setup)
 
   def of_part(part):
     return attempt(

@@ -56,7 +56,7 @@ def step(
     setup,
     state.params,
     key,
-    given.supports,
+    given.samplers,
     group=config.group,
     temperature=config.temperature,
     reward=config.reward,

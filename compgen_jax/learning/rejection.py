@@ -43,7 +43,7 @@ def step(
     setup,
     given.parent if config.sampler == 'parent' else state.params,
     key,
-    given.supports,
+    given.samplers,
     group=config.group,
     temperature=config.temperature,
     reward=config.reward,

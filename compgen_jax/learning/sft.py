@@ -18,7 +18,7 @@ from compgen_jax.learning.section import Section
 from compgen_jax.learning.setup import Setup, Source
 from compgen_jax.learning.state import Given, TrainState, update
 from compgen_jax.model.kernels import argmax
-from compgen_jax.task.support import Support
+from compgen_jax.task.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,10 @@ def cross_entropy(
 
 
 def golden_rows(
-  key: jax.Array, sources: tuple[Source, ...], supports: dict[str, Support], setup: Setup
+  key: jax.Array, sources: tuple[Source, ...], samplers: dict[str, Sampler], setup: Setup
 ) -> tuple[dict[str, jax.Array], jax.Array]:
   """A fresh batch of golden traces, packed for `cross_entropy`: `(rows, n_rows)`."""
-  _, _, rendered = batches.draw(key, sources, supports, setup)
+  _, _, rendered = batches.draw(key, sources, samplers, setup)
   written_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.trace_length[:, None]
   dry_BxC = jnp.arange(rendered.trace.shape[1]) < rendered.dry_length[:, None]
   counts_BxC = written_BxC & ((rendered.trace >= setup.task.alphabet) | ~dry_BxC)
@@ -68,12 +68,12 @@ def golden_gradient(
   params,
   key: jax.Array,
   sources: tuple[Source, ...],
-  supports: dict[str, Support],
+  samplers: dict[str, Sampler],
   setup: Setup,
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the mean cross-entropy of a fresh batch, and metrics: this device's part of the
   sums."""
-  rows, n_rows = golden_rows(key, sources, supports, setup)
+  rows, n_rows = golden_rows(key, sources, samplers, setup)
   return gradient(lambda p, part: cross_entropy(p, part, setup), params, rows, setup, n_rows)
 
 
@@ -83,5 +83,5 @@ def step(
   """One update on fresh problems of every source."""
   del config
   key = given.key_of(state)
-  grads, metrics = golden_gradient(state.params, key, setup.sources, given.supports, setup)
+  grads, metrics = golden_gradient(state.params, key, setup.sources, given.samplers, setup)
   return update(state, grads, metrics, setup, given.learning_rate_of(state))

@@ -13,7 +13,7 @@ import optax
 
 from compgen_jax.learning.setup import Setup
 from compgen_jax.model.transformer import is_block_leaf
-from compgen_jax.task.support import Support
+from compgen_jax.task.sampler import Sampler
 
 
 class TrainState(NamedTuple):
@@ -29,14 +29,14 @@ class Given(NamedTuple):
 
   Arrays: with a leading replicate axis outside of `jax.vmap`, without it inside.
 
-  `key`: the stage's randomness. `parent`: the parameters that the stage started from. `supports`:
-  the supports that it trains on, by name.
+  `key`: the stage's randomness. `parent`: the parameters that the stage started from. `samplers`:
+  of the supports that it trains on, by name.
   `learning_rate_K`: float32, of the next updates: of update i (from 0) in place i mod K.
   """
 
   key: jax.Array
   parent: Any
-  supports: dict[str, Support]
+  samplers: dict[str, Sampler]
   learning_rate_K: jax.Array
 
   def key_of(self, state: TrainState) -> jax.Array:

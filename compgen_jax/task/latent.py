@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from compgen_jax.task import modules, routing, strings
 from compgen_jax.task.strings import String
@@ -24,6 +25,21 @@ class Composition(NamedTuple):
   depth: jax.Array
   routing: jax.Array
   skill: jax.Array
+
+
+def with_cap(composition: Composition, cap: int) -> Composition:
+  """The composition with its arrays cut, or filled up with zeros, to `cap` steps.
+
+  There may be leading axes. The depth does not change, even if it exceeds `cap`. Numpy arrays stay
+  numpy arrays.
+  """
+
+  def fit(x):
+    pad = np.pad if isinstance(x, np.ndarray) else jnp.pad
+    n_missing = max(0, cap - x.shape[-1])
+    return pad(x, [(0, 0)] * (x.ndim - 1) + [(0, n_missing)])[..., :cap]
+
+  return Composition(composition.depth, fit(composition.routing), fit(composition.skill))
 
 
 class Problem(NamedTuple):
@@ -99,7 +115,7 @@ def problem(
   return Problem(composition, values, operands, strings.at(values, -1), first_label, dry)
 
 
-def below(bits: jax.Array, n: int) -> jax.Array:
+def below(bits: jax.Array, n: jax.Array | int) -> jax.Array:
   """int32 in [0, n) from uint32 random bits, of the same shape.
 
   Its bias is below n / 2**32. One large draw of bits compiles faster than many small draws of

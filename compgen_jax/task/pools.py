@@ -87,9 +87,12 @@ def replicate_salt(salt: int, seed: int) -> int:
 
 
 def in_pool(
-  composition: Composition, pool: str, task: TaskConfig, pools: PoolConfig, salt: jax.Array | int
+  composition: Composition,
+  bounds: tuple[int, int] | jax.Array,
+  task: TaskConfig,
+  salt: jax.Array | int,
 ) -> jax.Array:
-  """bool[]: under this salt, the composition is in `pool` (atoms are in all)."""
-  low, high = pool_bounds(pools)[pool]
+  """bool[]: under this salt, the composition is in the pool of these bounds (atoms are in all)."""
+  low, high = bounds
   h = (content_hash(composition, task, salt) >> 16).astype(jnp.int32)
   return (composition.depth == 1) | ((low <= h) & (h < high))

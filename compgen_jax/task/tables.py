@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.task import modules
-from compgen_jax.task.latent import Composition
+from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.task.pools import PoolConfig, replicate_salt
-from compgen_jax.task.support import Support, SupportConfig, with_cap
+from compgen_jax.task.sampler import FORBIDDEN, Sampler
+from compgen_jax.task.support import Support, SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
 _DRAWN_AT_A_TIME = 4096  # compositions, because many lie outside a support
@@ -106,7 +107,7 @@ def _rows_of(other: Support, support: Support, depth: int) -> tuple[np.ndarray, 
   of_depth = jax.tree.map(lambda x: x[other.table.depth == depth], other.table)
   shown = with_cap(of_depth, support.depth_cap)
   config = dataclasses.replace(support.config, pool=other.config.pool)
-  fits = jax.vmap(dataclasses.replace(support, config=config).fits_config)(shown)
+  fits = jax.vmap(dataclasses.replace(support, config=config).sampler.fits)(shown)
   rows = np.concatenate([shown.depth[:, None], shown.routing, shown.skill], axis=1)
   return rows, rows[np.asarray(fits)]
 
@@ -210,36 +211,36 @@ def sample_at_depth(support: Support, key: jax.Array, depth: int, n: int, cap: i
 
 @jax.jit
 def _candidate_rows(
-  support: Support, key: jax.Array, depth: jax.Array
+  sampler: Sampler, key: jax.Array, depth: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Candidates of a depth, and which of them fit the config.
 
   A candidate is an int32 row: depth, L routing mechanisms, L skills.
   """
-  bits = jax.random.bits(key, (_DRAWN_AT_A_TIME, support.depth_cap))
-  candidates = jax.vmap(support.draw_candidate, in_axes=(0, None))(bits, depth)
+  bits = jax.random.bits(key, (_DRAWN_AT_A_TIME, sampler.depth_cap))
+  candidates = jax.vmap(sampler.draw_candidate, in_axes=(0, None))(bits, depth)
   rows = [candidates.depth[:, None], candidates.routing, candidates.skill]
-  return jnp.concatenate(rows, axis=1), jax.vmap(support.fits_config)(candidates)
+  return jnp.concatenate(rows, axis=1), jax.vmap(sampler.fits)(candidates)
 
 
 def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.ndarray]:
   """Random compositions of a depth that fit the config, as rows; batch after batch, without end."""
-  support = _everything(support)
+  sampler = _everything(support)
   for i in itertools.count():
     batch_key = jax.random.fold_in(key, i)
-    rows, fits = jax.device_get(_candidate_rows(support, batch_key, jnp.int32(depth)))
+    rows, fits = jax.device_get(_candidate_rows(sampler, batch_key, jnp.int32(depth)))
     yield rows[fits]
 
 
-def _everything(support: Support) -> Support:
-  """The support of all that fits the config.
+def _everything(support: Support) -> Sampler:
+  """Of the support of all that fits the config.
 
   Supports that differ only in how much they keep, or in how their problems are written, have it in
   common, and with it a compiled program.
   """
   plain = dict(compositions=0, covers=0, subset=0, overlap=(), dry=False, prefix=0)
   config = dataclasses.replace(support.config, **plain)
-  return dataclasses.replace(support, config=config, table=None)
+  return dataclasses.replace(support, config=config, table=None).sampler
 
 
 def _from_rows(rows: np.ndarray) -> Composition:
@@ -256,24 +257,11 @@ def size(support: Support, depth: int) -> tuple[int, bool]:
   """
   if support.table is not None:
     return int(np.sum(support.table.depth == depth)), True
-  n_pairs = int(np.prod([len(indices) for indices in support.allowed]))
+  sampler = _everything(support)
+  pairs = sampler.pair_P[: sampler.n_pairs]
   if depth == 1:  # all pools hold all atoms
-    config = support.config
-    inventories = support.task.routing_inventory, support.task.skill_inventory
-    routings, skills = (
-      [modules.names(inventory)[i] for i in allowed]
-      for inventory, allowed in zip(inventories, support.allowed)
-    )
-    pairs = [
-      (routing, skill)
-      for routing in routings
-      for skill in skills
-      if (not config.with_routings or routing in config.with_routings)
-      and (not config.with_skills or skill in config.with_skills)
-      and (not config.with_pairs or f'{routing} {skill}' in config.with_pairs)
-      and f'{routing} {skill}' not in config.without_pairs
-    ]
-    return len(pairs), True
+    marks = sampler.marks_RxS.ravel()[pairs]
+    return int(np.sum((marks & FORBIDDEN == 0) & (marks & sampler.wanted == sampler.wanted))), True
   key = jax.random.fold_in(jax.random.key(support.salt), depth)
-  fits = jax.device_get(_candidate_rows(_everything(support), key, jnp.int32(depth)))[1]
-  return int(float(f'{n_pairs**depth * np.mean(fits):.1e}')), False
+  fits = jax.device_get(_candidate_rows(sampler, key, jnp.int32(depth)))[1]
+  return int(float(f'{len(pairs) ** depth * np.mean(fits):.1e}')), False

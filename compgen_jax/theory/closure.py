@@ -12,7 +12,7 @@ def shares(witnesses: Witnesses, kind: str, deepest: int = DEEPEST) -> np.ndarra
   """float[deepest]: of the live compositions of depth 1, 2, ..., the share in the closure.
 
   share(L) = |{c live of depth L: W(c) = L}| / |{c live of depth L}|, with W of `kind` (see
-  `witnesses`). Live ones, because supports hold no others (`task/support.is_live`). Both numbers
+  `witnesses`). Live ones, because supports hold no others (`task/sampler.is_live`). Both numbers
   are exact up to rounding, by dynamic programming over (skill of the last value, skill of the one
   before, whether that one has been read). No composition is enumerated.
 

@@ -30,8 +30,8 @@ import jax
 import numpy as np
 
 from compgen_jax.task import modules, tables
-from compgen_jax.task.latent import Composition
-from compgen_jax.task.support import Support, with_cap
+from compgen_jax.task.latent import Composition, with_cap
+from compgen_jax.task.support import Support
 from compgen_jax.task.vocab import TaskConfig
 
 KINDS = ('modules', 'pairs', 'parents', 'interfaces')

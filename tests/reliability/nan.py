@@ -86,9 +86,9 @@ def faults(kind: str) -> tuple[int, list[str]]:
   config = from_config_dict(tiny())
   base = dataclasses.replace(run.build_setup(config, 1))
   stage = programs.build(kind, config, base, pathlib.Path('nowhere'))
-  supports = build_supports(config, 0)
+  samplers = {name: support.sampler for name, support in build_supports(config, 0).items()}
   params = jax.tree.map(lambda x: x[0], programs.initial_params(stage.setup, (0,)))
-  given = Given(jax.random.key(0), params, supports, jnp.asarray(stage.rates_from(0, 1)[0]))
+  given = Given(jax.random.key(0), params, samplers, jnp.asarray(stage.rates_from(0, 1)[0]))
   state = jax.tree.map(
     lambda x: x[0],
     programs.initial_state(stage.setup, jax.tree.map(lambda x: x[None], params)),
