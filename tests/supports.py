@@ -36,7 +36,7 @@ def draw(s: support.Support, n: int):
 
 @functools.cache
 def _contains(s: support.Support):
-  return helpers.batched(s.contains, rows=4096)
+  return helpers.batched(s.sampler.contains, rows=4096)
 
 
 def contains(s: support.Support, rows, depth_cap=6) -> np.ndarray:

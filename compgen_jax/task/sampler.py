@@ -1,4 +1,4 @@
-"""What a compiled program needs of a support to draw from it: arrays.
+"""What a compiled program needs of a support to draw from it, or to know its members: arrays.
 
 All that a config says of a support's members is in arrays here, and finite supports are filled up
 to a common size. So one program serves all supports whose problems have one form: those of another
@@ -18,7 +18,9 @@ from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.task.pools import in_pool
 from compgen_jax.task.vocab import TaskConfig
 
-FORBIDDEN = 1  # in `Sampler.marks_RxS`: no composition may hold the pair. Other bits: see `wanted`.
+# Bits of `Sampler.marks_RxS`; others are those of `wanted`.
+FORBIDDEN = 1  # no composition may hold the pair
+LEFT_OUT = 16  # nor a dry step, as one of its modules is left out
 _DRAWN_AT_A_TIME = 8  # compositions, because many lie outside the support
 _MOST_PREFIX_DRAWS = 64  # after so many, no choice of dry steps is taken to be in the pool
 
@@ -55,15 +57,15 @@ def is_live(composition: Composition, task: TaskConfig) -> jax.Array:
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-  """A support that can be drawn from. A pytree, made by `Support.sampler`.
+  """A support that can be drawn from and asked for membership. A pytree: see `Support.sampler`.
 
   task: the task. depth_cap: of its deepest composition. prefix, dry: as in its config.
   salt: uint32[], of the content hash. pool_2: int32[2], its pool's range of 16-bit hashes.
   depth_D: int32[D], of which the first `n_depths` are its depths.
   pair_P: int32[R * S], of which the first `n_pairs` are the pairs that it may use, each as
   routing * S + skill.
-  marks_RxS: uint8, what a step of a pair means for its composition: FORBIDDEN, or bits of `wanted`,
-  uint8[], all of which some step of a member has.
+  marks_RxS: uint8, what a step of a pair means for its composition: FORBIDDEN, LEFT_OUT, and bits
+  of `wanted`, uint8[], each of which some step of a member has.
   table: of a finite support, its compositions (int32 arrays with a leading axis Z), of which the
   first `n_rows` count; None for everything that fits.
   """
@@ -102,6 +104,29 @@ class Sampler:
     fits = jnp.any(is_depth_D & (jnp.arange(len(self.depth_D)) < self.n_depths))
     fits &= (marks & FORBIDDEN == 0) & (marks & self.wanted == self.wanted)
     return fits & self.in_own_pool(composition) & is_live(composition, self.task)
+
+  def contains(self, composition: Composition) -> jax.Array:
+    """bool[]: membership, by content."""
+    if self.table is None:
+      return self.fits(composition)
+    cap = min(composition.routing.shape[0], self.table.routing.shape[1])
+    used_L = jnp.arange(cap) < composition.depth
+    same_routing_ZxL = self.table.routing[:, :cap] == composition.routing[:cap]
+    same_skill_ZxL = self.table.skill[:, :cap] == composition.skill[:cap]
+    same_Z = jnp.all((same_routing_ZxL & same_skill_ZxL) | ~used_L, axis=1)
+    return jnp.any((self.table.depth == composition.depth) & same_Z)  # (rows that fill up repeat)
+
+  def shows(self, steps: Composition) -> jax.Array:
+    """bool[]: a problem can have these steps as its composition, or as its whole list."""
+    shown = self.contains(steps)
+    marks_L = jnp.asarray(self.marks_RxS)[steps.routing, steps.skill]
+    for n_dry in range(1, min(self.prefix + 1, steps.routing.shape[0])):
+      routing_L, skill_L = (jnp.pad(x[n_dry:], (0, n_dry)) for x in steps[1:])
+      real = Composition(steps.depth - n_dry, routing_L, skill_L)
+      is_drawn = jnp.all(marks_L[:n_dry] & LEFT_OUT == 0)
+      fits = self.in_own_pool(steps) & (real.depth >= 1) & is_drawn
+      shown |= fits & self.contains(real)
+    return shown
 
   def draw_candidate(self, bits_L: jax.Array, depth: jax.Array) -> Composition:
     """A composition of the given depth, uniform over the pairs that may be used.

@@ -15,14 +15,13 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from compgen_jax.task import modules
 from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.task.modules import Module
 from compgen_jax.task.pools import PoolConfig, pool_bounds
-from compgen_jax.task.sampler import FORBIDDEN, Sampler
+from compgen_jax.task.sampler import FORBIDDEN, LEFT_OUT, Sampler
 from compgen_jax.task.vocab import TaskConfig
 
 _ROWS = 64  # a table is filled up to a multiple, so that tables of many sizes share a program
@@ -58,25 +57,18 @@ def _named(inventory: Sequence[Module], names: Sequence[str]) -> np.ndarray:
   return np.asarray([name in names for name in modules.names(inventory)])
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('salt', 'table'),
-  meta_fields=('config', 'task', 'pools'),
-)
 @dataclasses.dataclass(frozen=True, eq=False)
 class Support:
-  """A set of compositions that can be sampled and asked for membership.
-
-  A pytree: what a replicate draws are its leaves, so that one program serves all replicates.
+  """A set of compositions that can be sampled and asked for membership (its `sampler` does both).
 
   `salt`: uint32[], of the content hash. `table` is None for everything that fits the config. A
-  finite support has its compositions there: int32 arrays with a leading axis Z.
+  finite support has its compositions there: int32 numpy arrays with a leading axis Z.
   """
 
   config: SupportConfig
   task: TaskConfig
   pools: PoolConfig
-  salt: jax.Array | np.ndarray
+  salt: np.ndarray
   table: Composition | None = None
 
   @property
@@ -97,7 +89,7 @@ class Support:
 
   @functools.cached_property
   def sampler(self) -> Sampler:
-    """The support as arrays, for a program that draws from it."""
+    """The support as arrays, for compiled programs."""
     config, (routings, skills) = self.config, self.allowed
     n_depths, size = len(config.depths), max(len(config.depths), self.depth_cap)
     pairs = (routings[:, None] * len(self.task.skill_inventory) + skills).ravel()
@@ -132,7 +124,8 @@ class Support:
       return of_R[:, None] | of_S | of_RxS
 
     without = named(config.without_routings, config.without_skills, config.without_pairs)
-    marks_RxS, wanted = np.where(without, FORBIDDEN, 0), 0
+    left_out = named(config.without_routings, config.without_skills, ())
+    marks_RxS, wanted = np.where(without, FORBIDDEN, 0) | np.where(left_out, LEFT_OUT, 0), 0
     for bit, names in (
       (2, (config.with_routings, (), ())),
       (4, ((), config.with_skills, ())),
@@ -142,40 +135,16 @@ class Support:
         marks_RxS, wanted = marks_RxS | np.where(named(*names), bit, 0), wanted | bit
     return marks_RxS.astype(np.uint8), np.uint8(wanted)
 
-  def contains(self, composition: Composition) -> jax.Array:
-    """bool[]: membership, by content."""
-    if self.table is None:
-      return self.sampler.fits(composition)
-    cap = min(composition.routing.shape[0], self.table.routing.shape[1])
-    used_L = jnp.arange(cap) < composition.depth
-    same_routing_ZxL = self.table.routing[:, :cap] == composition.routing[:cap]
-    same_skill_ZxL = self.table.skill[:, :cap] == composition.skill[:cap]
-    same_Z = jnp.all((same_routing_ZxL & same_skill_ZxL) | ~used_L, axis=1)
-    return jnp.any((self.table.depth == composition.depth) & same_Z)
-
-  @jax.jit
-  def contains_all(self, compositions: Composition) -> jax.Array:
+  def contains_all(self, compositions: Composition) -> np.ndarray:
     """bool[B]: membership of each composition (leading axis B, arrays of any number of steps)."""
     cap = max(self.depth_cap, compositions.routing.shape[1])
-    return jax.vmap(self.contains)(with_cap(compositions, cap))
+    return np.asarray(_contains_all(self.sampler, with_cap(compositions, cap)))
 
-  def shows(self, steps: Composition) -> jax.Array:
-    """bool[]: a problem can have these steps as its composition, or as its whole list."""
-    shown = self.contains(steps)
-    routings, skills = self.allowed
-    allowed_L = jnp.isin(steps.routing, routings) & jnp.isin(steps.skill, skills)
-    for n_dry in range(1, min(self.config.prefix + 1, steps.routing.shape[0])):
-      routing_L, skill_L = (jnp.pad(x[n_dry:], (0, n_dry)) for x in steps[1:])
-      real = Composition(steps.depth - n_dry, routing_L, skill_L)
-      fits = self.sampler.in_own_pool(steps) & (real.depth >= 1) & jnp.all(allowed_L[:n_dry])
-      shown |= fits & self.contains(real)
-    return shown
-
-  @jax.jit
-  def shows_all(self, compositions: Composition) -> jax.Array:
-    """bool[B]: `shows` of each composition (leading axis B, arrays of any number of steps)."""
+  def shows_all(self, compositions: Composition) -> np.ndarray:
+    """bool[B]: whether a problem can have the steps of each composition (leading axis B, arrays of
+    any number of steps) as its composition, or as its whole list."""
     cap = max(self.step_cap, compositions.routing.shape[1])
-    return jax.vmap(self.shows)(with_cap(compositions, cap))
+    return np.asarray(_shows_all(self.sampler, with_cap(compositions, cap)))
 
   def precede_all(
     self, key: jax.Array, compositions: Composition, cap: int
@@ -185,6 +154,16 @@ class Support:
       return with_cap(compositions, cap), np.zeros_like(compositions.depth)
     whole, n_dry = jax.device_get(_precede_all(self.sampler, key, compositions))
     return with_cap(whole, cap), n_dry
+
+
+@jax.jit
+def _contains_all(sampler: Sampler, compositions: Composition):
+  return jax.vmap(sampler.contains)(compositions)
+
+
+@jax.jit
+def _shows_all(sampler: Sampler, compositions: Composition):
+  return jax.vmap(sampler.shows)(compositions)
 
 
 @jax.jit
