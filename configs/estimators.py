@@ -2,7 +2,8 @@
 
   launch/run.sh configs/estimators.py '--config.seeds=(0, 1, 2)'
 
-Hardware: one CPU core, about 20 minutes a replicate.
+Hardware: one CPU core, about 20 minutes a replicate. To expect: all arms of RL within two points of
+each other, 23 above SFT at unseen L = 2 (results/estimators).
 
 All arms start from one SFT parent and explore the same prompts, with as many samples. Four
 estimators of the policy gradient, rewarded for a right answer (`reinforce`, `rloo`, `grpo`,
