@@ -6,7 +6,9 @@
 Hardware: 2 CPU cores. Of the small task, that of the quickstart, a replicate takes about 25 minutes
 on one of them; to expect, at L = 2 on `unseen`: SFT 48 %, RL on SFT's 24 compositions 50, on 24
 others 57, on the whole pool 64; 33 from an SFT parent that lacks four skills, 22 from one that saw
-single steps (results/finding4). With all modules an hour and a half (reckoned; not run yet).
+single steps (results/finding4). With all modules: SFT 46, on SFT's 48 compositions 52, on 48 others
+61, on the whole pool 69, 55 and 22 (results/finding4_h100), in a quarter of an hour on one H100
+(reckoned from its rates).
 
 Two questions. Where should RL explore? From the SFT parent of finding 1, RL sees equally many
 compositions (three sizes n), all of them SFT's (`inside_N`), half of them (`overlap_N`) or none
