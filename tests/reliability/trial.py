@@ -140,7 +140,17 @@ def difference(got: dict[str, str], want: dict[str, str]) -> list[str]:
 
 
 # What a run says on stderr when all goes well.
-EXPECTED = ('memory on', ' updates', ': continues at update ', 'updates/s', 'warning: ', 'error: ')
+EXPECTED = (
+  'memory on',
+  ' updates',
+  ': continues at update ',
+  ' compiling ...',
+  'updates/s',
+  '  loss ',
+  '  right, %: ',
+  'warning: ',
+  'error: ',
+)
 
 
 def unexpected(stderr: str) -> list[str]:
