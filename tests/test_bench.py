@@ -70,7 +70,7 @@ def test_packed_columns_are_those_of_the_batch():
     packed = work.packed(work.sft_rows, n_batches=1)
     key = jax.random.fold_in(work.key, 0)
   alone = dataclasses.replace(work.stage('sft').setup, devices=run.Devices())
-  rows, n_rows = jax.jit(lambda key: sft.golden_rows(key, alone.sources, work.supports, alone))(key)
+  rows, n_rows = jax.jit(lambda key: sft.golden_rows(key, alone.sources, work.samplers, alone))(key)
   assert packed.useful == np.sum(np.asarray(rows['document']) > 0)
   assert packed.width == rows['document'].shape[1]
   assert packed.columns == int(n_rows) * packed.width  # the last microbatches are single rows
@@ -252,7 +252,7 @@ def test_the_peer_gets_the_same_problems():
 
   work = Workload(from_config_dict(tiny()), 8)
   setup = dataclasses.replace(work.stage('sft').setup, devices=run.Devices())
-  rows_of = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.supports, setup))
+  rows_of = jax.jit(lambda key: sft.golden_rows(key, setup.sources, work.samplers, setup))
   packed, _ = rows_of(work.key)
   batch, loss = pytorch.golden_batch(work)
   assert batch['token'].shape[0] == 8 and batch['marker'].shape[:2] == batch['token'].shape
