@@ -145,8 +145,9 @@ def _tokens(config, setup, stage, n=32):
   """Tokens of the traces of a batch of a stage (the mean of n)."""
   rows = zip(config.stages[stage].data, config.stage_rows(stage))
   sources = tuple(Source(name, config.supports[name], n * k) for name, k in rows)
-  supports = {s.name: tables.build(s.name, s.config, config.task, config.pools, 0) for s in sources}
-  draw = quick_jit(lambda key: batches.draw(key, sources, supports, setup))
+  task, pools = config.task, config.pools
+  samplers = {s.name: tables.build(s.name, s.config, task, pools, 0).sampler for s in sources}
+  draw = quick_jit(lambda key: batches.draw(key, sources, samplers, setup))
   _, _, rendered = draw(jax.random.key(0))
   return float(np.sum(rendered.trace_length)) / n
 
