@@ -19,7 +19,7 @@ def require_unseen(
   for name, trained in training.items():
     inside = np.zeros(compositions.depth.shape, bool)
     for listed in lists:
-      inside |= np.asarray(trained.shows_all(listed)) & (listed.depth > 1)
+      inside |= trained.shows_all(listed) & (listed.depth > 1)
     if np.any(inside):
       n = int(inside.sum())
       raise LeakError(

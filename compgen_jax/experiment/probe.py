@@ -115,7 +115,7 @@ def _question(run: Finished, split: str, seed: int) -> Question:
   picked = jax.tree.map(lambda x: x[swapped_B], compositions)
   swaps = identification.draw_swaps(picked, task, CANDIDATES, seed_of(split, seed))
   flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), swaps.compositions)
-  inside_BxK = np.asarray(support.contains_all(flat)).reshape(swaps.step.shape)
+  inside_BxK = support.contains_all(flat).reshape(swaps.step.shape)
   has_one_B = inside_BxK.any(axis=1)
   at = np.flatnonzero(has_one_B), np.argmax(inside_BxK, axis=1)[has_one_B]
   swaps = jax.tree.map(lambda x: x[at], swaps)

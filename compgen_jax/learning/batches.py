@@ -9,7 +9,6 @@ from compgen_jax.task import latent, render
 from compgen_jax.task.latent import Composition, Problem, with_cap
 from compgen_jax.task.render import Rendered
 from compgen_jax.task.sampler import Sampler
-from compgen_jax.task.support import step_cap
 from compgen_jax.task.vocab import TaskConfig
 
 
@@ -48,20 +47,21 @@ def draw(
   devices. All sources go through one program, as wide as the longest of them asks for.
   """
   composition_key, problem_key = jax.random.split(key)
-  widest = max(step_cap(source.config) for source in sources)
+  drawn_from = [samplers[source.name] for source in sources]
+  widest = max(sampler.step_cap for sampler in drawn_from)
   ids, drawn, first = [], [], 0
-  for source in sources:
+  for source, sampler in zip(sources, drawn_from):
     ids.append(setup.devices.row_ids(first, source.rows))
     first += source.rows
 
-    def steps(i, sampler=samplers[source.name]):
+    def steps(i, sampler=sampler):
       composition, n_dry = sampler.sample_steps(jax.random.fold_in(composition_key, i))
       return with_cap(composition, widest), jnp.int32(widest) if sampler.dry else n_dry
 
     drawn.append(jax.vmap(steps)(ids[-1]))
   row_id_B, (composition, dry_B) = setup.devices.joined(list(zip(ids, drawn)))
   key_B = jax.vmap(lambda i: jax.random.fold_in(problem_key, i))(row_id_B)
-  some_dry = any(source.config.dry or source.config.prefix for source in sources)
+  some_dry = any(sampler.dry or sampler.prefix for sampler in drawn_from)
   dry = dry_B if some_dry else 0
   return row_id_B, *make(key_B, composition, dry, setup.task, widest)
 

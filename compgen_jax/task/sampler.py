@@ -102,8 +102,12 @@ class Sampler:
     marks = jax.lax.reduce(marks_L, np.uint8(0), jax.lax.bitwise_or, (0,))
     is_depth_D = composition.depth == jnp.asarray(self.depth_D)
     fits = jnp.any(is_depth_D & (jnp.arange(len(self.depth_D)) < self.n_depths))
-    fits &= (marks & FORBIDDEN == 0) & (marks & self.wanted == self.wanted)
-    return fits & self.in_own_pool(composition) & is_live(composition, self.task)
+    fits &= self.in_own_pool(composition) & is_live(composition, self.task)
+    return fits & self.admits(marks)
+
+  def admits(self, marks: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """bool: whether a composition may have steps of these marks, all of them together."""
+    return (marks & FORBIDDEN == 0) & (marks & self.wanted == self.wanted)
 
   def contains(self, composition: Composition) -> jax.Array:
     """bool[]: membership, by content."""

@@ -115,11 +115,12 @@ class Support:
   def _marks(self) -> tuple[np.ndarray, np.ndarray]:
     """`Sampler.marks_RxS` and `wanted`."""
     config, task = self.config, self.task
-    routing_R, skill_S = map(modules.names, (task.routing_inventory, task.skill_inventory))
+    inventories = task.routing_inventory, task.skill_inventory
+    routing_R, skill_S = map(modules.names, inventories)
 
     def named(routings, skills, pairs) -> np.ndarray:
       """bool[R, S]: the pair or one of its modules has one of these names."""
-      of_R, of_S = np.isin(routing_R, routings), np.isin(skill_S, skills)
+      of_R, of_S = map(_named, inventories, (routings, skills))
       of_RxS = np.array([[f'{r} {s}' in pairs for s in skill_S] for r in routing_R])
       return of_R[:, None] | of_S | of_RxS
 

@@ -15,7 +15,7 @@ import numpy as np
 from compgen_jax.task import modules
 from compgen_jax.task.latent import Composition, with_cap
 from compgen_jax.task.pools import PoolConfig, replicate_salt
-from compgen_jax.task.sampler import FORBIDDEN, Sampler
+from compgen_jax.task.sampler import Sampler
 from compgen_jax.task.support import Support, SupportConfig
 from compgen_jax.task.vocab import TaskConfig
 
@@ -106,8 +106,7 @@ def _rows_of(other: Support, support: Support, depth: int) -> tuple[np.ndarray, 
   """
   of_depth = jax.tree.map(lambda x: x[other.table.depth == depth], other.table)
   shown = with_cap(of_depth, support.depth_cap)
-  config = dataclasses.replace(support.config, pool=other.config.pool)
-  fits = jax.vmap(dataclasses.replace(support, config=config).sampler.fits)(shown)
+  fits = jax.vmap(dataclasses.replace(support.sampler, pool_2=other.sampler.pool_2).fits)(shown)
   rows = np.concatenate([shown.depth[:, None], shown.routing, shown.skill], axis=1)
   return rows, rows[np.asarray(fits)]
 
@@ -233,14 +232,9 @@ def _fitting_rows(support: Support, key: jax.Array, depth: int) -> Iterator[np.n
 
 
 def _everything(support: Support) -> Sampler:
-  """Of the support of all that fits the config.
-
-  Supports that differ only in how much they keep, or in how their problems are written, have it in
-  common, and with it a compiled program.
-  """
-  plain = dict(compositions=0, covers=0, subset=0, overlap=(), dry=False, prefix=0)
-  config = dataclasses.replace(support.config, **plain)
-  return dataclasses.replace(support, config=config, table=None).sampler
+  """The sampler of all that fits the config, of one form whatever of it the support keeps and
+  however its problems are written: supports of these depths share a compiled program."""
+  return dataclasses.replace(support.sampler, table=None, dry=False, prefix=0)
 
 
 def _from_rows(rows: np.ndarray) -> Composition:
@@ -261,7 +255,7 @@ def size(support: Support, depth: int) -> tuple[int, bool]:
   pairs = sampler.pair_P[: sampler.n_pairs]
   if depth == 1:  # all pools hold all atoms
     marks = sampler.marks_RxS.ravel()[pairs]
-    return int(np.sum((marks & FORBIDDEN == 0) & (marks & sampler.wanted == sampler.wanted))), True
+    return int(np.sum(sampler.admits(marks))), True
   key = jax.random.fold_in(jax.random.key(support.salt), depth)
   fits = jax.device_get(_candidate_rows(sampler, key, jnp.int32(depth)))[1]
   return int(float(f'{len(pairs) ** depth * np.mean(fits):.1e}')), False
