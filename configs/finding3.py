@@ -1,6 +1,7 @@
 """Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them best.
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding3.py:merge+earlier '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: 2 CPU cores. Of the small task, that of the quickstart (two mechanisms), a replicate takes
@@ -11,6 +12,7 @@ With all modules about two hours (reckoned; not run yet).
 Each of four routing mechanisms in turn (two in the small task), one of each family, leaves the RL
 data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:
 as atoms (`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`).
+Names of mechanisms with `+` between them, in place of a size: all modules, these held out in turn.
 All arms start from the SFT parent of finding 1, which has seen all mechanisms, and see equally many
 prompts; what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
 `depth2_NAME`, and SFT continued. Splits: `with_NAME` (compositions that hold the mechanism, pool
@@ -20,6 +22,7 @@ prompts; what is put back is a quarter of them. Controls: rejection fine-tuning 
 
 from ml_collections import ConfigDict
 
+from compgen_jax.task import modules, routing
 from configs import default, finding1, quickstart
 
 UPDATES = {'all': 600, 'small': 100}  # of every arm
@@ -32,9 +35,10 @@ PUT_BACK = 0.25  # share of the prompts
 DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 
-def get_config(size: str = 'all') -> ConfigDict:
-  config = finding1.common('finding3', UPDATES, size)
-  held = HELD[size]
+def get_config(held: str = 'all') -> ConfigDict:
+  """`held`: all | small, or names of mechanisms with + between them."""
+  config = finding1.common('finding3', UPDATES, held if held in HELD else 'all')
+  held = HELD.get(held) or _named(held)
   for name in held:
     _hold_out(config, name)
   config.eval.curve = ('unseen', *(f'with_{name}' for name in held))
@@ -54,6 +58,16 @@ def get_config(size: str = 'all') -> ConfigDict:
     contrast('f3.shallow_minus_deep', ('depth2', 1.0), ('depth3', -1.0), depth=0),
   )
   return config
+
+
+def _named(held: str) -> tuple[str, ...]:
+  """The mechanisms that are named, which all have to be in the task."""
+  names, known = tuple(dict.fromkeys(held.split('+'))), modules.names(routing.ROUTINGS)
+  for name in names:
+    if name not in known:
+      legal = f'{" | ".join(HELD)}, or names with + between them: {" | ".join(known)}'
+      raise ValueError(f'mechanism {name!r}; legal is {legal}')
+  return names
 
 
 def _hold_out(config: ConfigDict, name: str) -> None:

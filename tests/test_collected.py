@@ -2,13 +2,15 @@
 
 import csv
 import dataclasses
+import gzip
 import io
 import json
 
 import pytest
 
+import compgen_jax
 from compgen_jax import config as config_lib
-from compgen_jax.errors import ConfigError
+from compgen_jax.errors import ConfigError, DamageError
 from compgen_jax.experiment import collected, files
 from compgen_jax.report import comparison, page
 from tests.reports import ARMS, make_config, make_run
@@ -70,6 +72,20 @@ def test_a_single_run_keeps_what_it_says_of_itself(tmp_path):
   _, result = write_run(tmp_path / 'one', make_config())
   (variant,) = collected.collect([tmp_path / 'one'])
   assert variant.summary['contrasts'] == result['contrasts']
+
+
+def test_packed_rows_are_read(tmp_path):
+  """Rows that were packed to be kept can't be collected, or half of them pass for all."""
+  rows, _ = write_run(tmp_path / 'one', make_config())
+  plain, packed = (tmp_path / 'one' / f'results.jsonl{end}' for end in ('', '.gz'))
+  packed.write_bytes(gzip.compress(plain.read_bytes()))
+  plain.unlink()
+  assert compgen_jax.read(tmp_path / 'one') == rows
+  (variant,) = collected.collect([tmp_path / 'one'])
+  assert variant.rows == rows
+  packed.write_bytes(packed.read_bytes()[:-20])
+  with pytest.raises(DamageError, match='no whole gzip file'):
+    compgen_jax.read(tmp_path / 'one')
 
 
 def test_what_differs_names_a_variant(tmp_path):

@@ -65,6 +65,20 @@ def test_no_arm_sees_what_is_reported_as_unseen(name):
   assert {config.supports[support].pool for support in trained} <= {'sft', 'rl'}
 
 
+def test_finding_3_holds_out_what_is_named():
+  """Other mechanisms' arms, contrasts that average over these, or a typo that trains."""
+  config = finding('finding3:merge+greater')
+  assert {name.split('_', 1)[1] for name in config.stages if name.startswith('none_')} == {
+    'merge',
+    'greater',
+  }
+  for name, terms in config.contrasts:
+    assert {split for _, _, split, _ in terms} == {'with_merge', 'with_greater'}, name
+    assert sum(weight for weight, *_ in terms) == pytest.approx(0)
+  with pytest.raises(ValueError, match=r"mechanism 'merg'; legal is all \| small, or names"):
+    finding('finding3:merg')
+
+
 @pytest.mark.parametrize('size, n_held', [('all', 8), ('small', 4)])
 def test_finding_2_holds_skills_out(size, n_held):
   """A held-out skill that RL sees, or one that is put back as less than a quarter of the

@@ -55,7 +55,8 @@ def read_run(folder: str | os.PathLike) -> FinishedRun:
   """
   path = pathlib.Path(folder)
   config = files.read_config(path)
-  if not (path / 'results.jsonl').is_file() or not (path / 'summary.json').is_file():
+  rows = files.results_in(path)
+  if not rows.is_file() or not (path / 'summary.json').is_file():
     raise ConfigError(
       f'workdir={str(folder)!r}: not finished (no results.jsonl and summary.json); legal is a '
       'finished run: give its command once more, or leave the folder out'
@@ -65,7 +66,7 @@ def read_run(folder: str | os.PathLike) -> FinishedRun:
     raise ConfigError(
       f'{path / "summary.json"} is not readable; legal is to give the command of the run once more'
     )
-  return FinishedRun(path, config, files.read_jsonl(path / 'results.jsonl'), held)
+  return FinishedRun(path, config, files.read_jsonl(rows), held)
 
 
 def collect(folders: Sequence[str | os.PathLike]) -> list[Variant]:

@@ -6,6 +6,7 @@ line of a file, is noticed.
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -89,6 +90,12 @@ def read_jsonl(path: pathlib.Path) -> list[dict]:
   return _rows(path, _row)
 
 
+def results_in(folder: pathlib.Path) -> pathlib.Path:
+  """Where the rows of a workdir are: results.jsonl, or where it was packed, results.jsonl.gz."""
+  plain, packed = folder / 'results.jsonl', folder / 'results.jsonl.gz'
+  return packed if packed.is_file() and not plain.is_file() else plain
+
+
 # Sealed files -------------------------------------------------------------------------------------
 
 
@@ -170,7 +177,13 @@ def _sealed_row(line: bytes) -> dict | None:
 def _rows(path: pathlib.Path, read: Any) -> list[dict]:
   if not path.exists():
     return []
-  rows = [read(line) for line in path.read_bytes().splitlines()]
+  content = path.read_bytes()
+  if path.suffix == '.gz':
+    try:
+      content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as e:
+      raise DamageError(f'{path}: it is no whole gzip file ({e})') from e
+  rows = [read(line) for line in content.splitlines()]
   n_bad = rows.count(None)
   if n_bad:
     say(f'warning: {path}: {n_bad} of {len(rows)} lines are damaged and left out')

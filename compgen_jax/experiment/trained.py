@@ -266,12 +266,13 @@ def parent(config: Config, workdir: str | os.PathLike, stage: str, seed: int | N
 
 
 def read(workdir: str | os.PathLike) -> list[dict]:
-  """The rows of a run's results.jsonl: flat dicts, as `pandas.DataFrame` takes them.
+  """The rows of a run's results.jsonl (or results.jsonl.gz): flat dicts, as `pandas.DataFrame`
+  takes them.
 
   Raises:
     ConfigError: there is none (yet).
   """
-  path = pathlib.Path(workdir) / 'results.jsonl'
+  path = files.results_in(pathlib.Path(workdir))
   if not path.is_file():
     raise ConfigError(
       f'workdir={str(workdir)!r}: no results.jsonl; legal is the folder of a finished run'

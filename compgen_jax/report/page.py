@@ -97,7 +97,7 @@ def write_theory(folder: pathlib.Path, config: Config, found: dict[str, Any]) ->
   """Writes the figures of theory.json; where the run has a summary, its whole report anew."""
   summary = folder / 'summary.json'
   if summary.exists():
-    rows = files.read_jsonl(folder / 'results.jsonl')
+    rows = files.read_jsonl(files.results_in(folder))
     held = json.loads(summary.read_text(encoding='utf-8'))
     write(folder, config, rows, held, _kept_traces(folder, config))
   elif has_matplotlib():
