@@ -18,13 +18,13 @@ _EVERY = flags.DEFINE_integer('every', 60, 'Seconds from one page to the next.',
 
 def _main():
   command_line.require(workdir=command_line.WORKDIR.value)
-  from compgen_jax.experiment import files
+  from compgen_jax.experiment import workdirs
   from compgen_jax.report import progress
 
   folder = pathlib.Path(command_line.WORKDIR.value)
-  files.read_config(folder)  # a mistake is found before anything is said
+  workdirs.read_config(folder)  # a mistake is found before anything is said
   print(f'page: {folder / progress.NAME}', flush=True)
-  while not progress.write(folder, files.read_config(folder), _EVERY.value):
+  while not progress.write(folder, workdirs.read_config(folder), _EVERY.value):
     time.sleep(_EVERY.value)
   print(f'finished; report: {folder / "report.html"}')
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from compgen_jax import config as config_lib
-from compgen_jax.experiment import files, summary
+from compgen_jax.experiment import files, summary, workdirs
 from compgen_jax.experiment.evaluate import Pooled
 from compgen_jax.statistics import wilson
 from configs import default
@@ -101,7 +101,7 @@ def write_learning_curves(folder, config, arm, rng):
         level = start + (end - start) * step / stage.steps
         row[metric] = level + 0.02 * float(rng.normal())
       history.append(row)
-    files.write_sealed_jsonl(files.stage_folder(folder, arm, seed) / 'metrics.jsonl', history)
+    files.write_sealed_jsonl(workdirs.stage_folder(folder, arm, seed) / 'metrics.jsonl', history)
 
 
 def _curve_rows(label, steps, p, n):

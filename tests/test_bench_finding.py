@@ -5,7 +5,7 @@ import pytest
 from compgen_jax.benchmark import finding, table
 from compgen_jax.config import from_config_dict
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, workdirs
 from configs import quickstart
 
 
@@ -31,7 +31,7 @@ def _write(workdir, curve):
   30 s at every look."""
   config = from_config_dict(finding.prepared(quickstart.get_config()))
   for stage, each_s in (('sft', 0.5), ('compound', 2.0)):
-    folder = files.stage_folder(workdir, stage, 0)
+    folder = workdirs.stage_folder(workdir, stage, 0)
     folder.mkdir(parents=True)
     rows, seconds = [], 60.0
     for step in range(10, 101, 10):

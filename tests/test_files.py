@@ -10,30 +10,30 @@ import pytest
 
 from compgen_jax import config as config_lib
 from compgen_jax.errors import ConfigError, DamageError, StorageError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, workdirs
 from tests.experiments import tiny
 
 
 def test_a_workdir_has_one_writer(tmp_path):
   """Two processes that write the same checkpoints."""
-  _, lock = files.open_workdir(tmp_path / 'w')
+  _, lock = workdirs.open_workdir(tmp_path / 'w')
   with lock, pytest.raises(ConfigError, match='another process is using it'):
-    files.open_workdir(tmp_path / 'w')
+    workdirs.open_workdir(tmp_path / 'w')
 
 
 def test_a_workdir_is_a_folder(tmp_path):
   """A traceback where the workdir is a file."""
   (tmp_path / 'w').write_text('')
   with pytest.raises(ConfigError, match='a folder that can be written is wanted'):
-    files.open_workdir(tmp_path / 'w')
+    workdirs.open_workdir(tmp_path / 'w')
 
 
 def test_a_lock_does_not_outlive_its_process(tmp_path):
   """A crash after which a workdir has to be unlocked by hand."""
   hold = f"""
 import time
-from compgen_jax.experiment import files
-folder, lock = files.open_workdir({str(tmp_path)!r})
+from compgen_jax.experiment import files, workdirs
+folder, lock = workdirs.open_workdir({str(tmp_path)!r})
 print('held', flush=True)
 time.sleep(60)
 """
@@ -41,10 +41,10 @@ time.sleep(60)
   process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
   assert process.stdout.readline() == 'held\n'
   with pytest.raises(ConfigError, match='another process is using it'):
-    files.open_workdir(tmp_path)
+    workdirs.open_workdir(tmp_path)
   process.kill()
   process.communicate()
-  files.open_workdir(tmp_path)[1].close()
+  workdirs.open_workdir(tmp_path)[1].close()
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -127,11 +127,11 @@ def test_config_of_a_run(tmp_path):
   """A workdir's config that is not what was run, or a traceback where there is none."""
   config = config_lib.from_config_dict(tiny())
   files.write_json(tmp_path / 'config.json', config_lib.to_dict(config))
-  assert files.read_config(tmp_path) == config
+  assert workdirs.read_config(tmp_path) == config
   (tmp_path / 'config.json').write_text('{"seed": 3')
   for workdir in (tmp_path, tmp_path / 'nowhere'):
     with pytest.raises(ConfigError, match='it has no readable config.json') as e:
-      files.read_config(workdir)
+      workdirs.read_config(workdir)
     assert '\n' not in str(e.value)
 
 

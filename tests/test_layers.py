@@ -14,7 +14,15 @@ PACKAGE = pathlib.Path(compgen_jax.__file__).parent
 COMMAND = {'config', 'errors', 'experiment', 'report', 'benchmark', 'command_line'}
 EXPERIMENT = {'experiment', 'config', 'schema', 'errors', 'typed', 'statistics', 'verifier'}
 EXPERIMENT |= {'task', 'model', 'learning', 'theory'}
-REPORT = {'report', 'experiment.files', 'statistics', 'config', 'theory', 'verifier'}
+REPORT = {
+  'report',
+  'experiment.files',
+  'experiment.workdirs',
+  'statistics',
+  'config',
+  'theory',
+  'verifier',
+}
 # A layer or one module of it ('experiment.run', for which it stands instead of its layer's entry)
 # -> the layers, or modules of layers, that it may import.
 MAY_IMPORT = {

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from compgen_jax import config as config_lib
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, workdirs
 from compgen_jax.report import progress
 from tests.reports import make_config, write_learning_curves
 
@@ -23,7 +23,7 @@ def _begun(folder, config, arms, seed):
       dict(arm=arm, split='unseen', depth=2, metric='accuracy', step=step, value=step / 400)
       for step in (0, 100, 200)
     ]
-    files.write_sealed_jsonl(files.stage_folder(folder, arm, seed) / 'curve.jsonl', rows)
+    files.write_sealed_jsonl(workdirs.stage_folder(folder, arm, seed) / 'curve.jsonl', rows)
 
 
 def test_the_page_has_what_is_there(tmp_path):
@@ -32,7 +32,7 @@ def test_the_page_has_what_is_there(tmp_path):
   assert not progress.write(tmp_path, config, 30)  # nothing is there yet
   _begun(tmp_path, config, ('sft', 'compound'), 0)
   _begun(tmp_path, config, ('sft',), 1)
-  path = files.stage_folder(tmp_path, 'sft', 1) / 'metrics.jsonl'
+  path = workdirs.stage_folder(tmp_path, 'sft', 1) / 'metrics.jsonl'
   os.utime(path, (2e9, 2e9))
   done = progress.updates_done(tmp_path, config)
   assert done['compound'] == {0: 300, 1: 0} and done['atomic'] == {0: 0, 1: 0}

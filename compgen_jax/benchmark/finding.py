@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from compgen_jax import config as config_lib
 from compgen_jax.benchmark import workload
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, run
+from compgen_jax.experiment import files, run, workdirs
 
 SPLIT, DEPTH = 'deeper', 4
 TARGET = 0.40  # accuracy that RL passes
@@ -76,13 +76,13 @@ def of_replicate(
   workdir: pathlib.Path, config: config_lib.Config, sft: str, rl: str, seed: int
 ) -> dict[str, Any]:
   """One replicate: its curve at L = 4, and minutes of SFT and of RL up to the target."""
-  folder = files.stage_folder(workdir, rl, seed)
+  folder = workdirs.stage_folder(workdir, rl, seed)
   curve = [
     (row['step'], row['value'])
     for row in files.read_sealed_jsonl(folder / 'curve.jsonl')
     if (row['split'], row['depth'], row['metric']) == (SPLIT, DEPTH, 'accuracy')
   ]
-  sft_minutes = config.stages[sft].steps * update_s(files.stage_folder(workdir, sft, seed)) / 60
+  sft_minutes = config.stages[sft].steps * update_s(workdirs.stage_folder(workdir, sft, seed)) / 60
   each_s = update_s(folder)
   passed = next((step for step, value in curve if value >= TARGET), None)
   rl_minutes = None if passed is None or curve[0][1] > PARENT else passed * each_s / 60

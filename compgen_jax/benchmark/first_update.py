@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from compgen_jax.errors import UserError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import workdirs
 
 _LOOK_EVERY_S = 0.01
 
@@ -36,7 +36,7 @@ def measure(command: list[str], stage: str, seed: int, repeats: int) -> dict[str
       folder = pathlib.Path(name)
       for seconds, run in ((cold, 'cold'), (filled, 'filled')):
         workdir = folder / run
-        metrics = files.stage_folder(workdir, stage, seed) / 'metrics.jsonl'
+        metrics = workdirs.stage_folder(workdir, stage, seed) / 'metrics.jsonl'
         seconds.append(
           _until_written(metrics, [*command, f'--workdir={workdir}'], folder / 'cache')
         )

@@ -9,7 +9,7 @@ import dataclasses
 
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import workdirs
 
 
 def adopted(config: Config, workdir: str) -> Config:
@@ -18,7 +18,7 @@ def adopted(config: Config, workdir: str) -> Config:
   Raises:
     ConfigError: the folder holds no run.
   """
-  return dataclasses.replace(config, stages=files.read_config(workdir).stages)
+  return dataclasses.replace(config, stages=workdirs.read_config(workdir).stages)
 
 
 def lineage(config: Config, stage: str) -> list[tuple[str, Config]]:

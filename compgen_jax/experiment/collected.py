@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from compgen_jax.config import Config, to_dict
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import evaluate, files, summary
+from compgen_jax.experiment import evaluate, files, summary, workdirs
 from compgen_jax.experiment.evaluate import Evaluation, Pooled
 from compgen_jax.schema import RunConfig
 
@@ -54,8 +54,8 @@ def read_run(folder: str | os.PathLike) -> FinishedRun:
     ConfigError: the folder holds none; one line that says what it lacks.
   """
   path = pathlib.Path(folder)
-  config = files.read_config(path)
-  rows = files.results_in(path)
+  config = workdirs.read_config(path)
+  rows = workdirs.results_in(path)
   if not rows.is_file() or not (path / 'summary.json').is_file():
     raise ConfigError(
       f'workdir={str(folder)!r}: not finished (no results.jsonl and summary.json); legal is a '

@@ -7,7 +7,7 @@ import pathlib
 
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, run
+from compgen_jax.experiment import run, workdirs
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.record import Record
 from compgen_jax.experiment.replicate import Replicate
@@ -79,7 +79,7 @@ def open_run(
     ConfigError: no run, no such stage, none of them has been evaluated, or one was evaluated on
       problems that this code does not draw.
   """
-  folder, held = pathlib.Path(workdir), files.read_config(workdir)
+  folder, held = pathlib.Path(workdir), workdirs.read_config(workdir)
   config = config or held
   for arm in arms:
     if arm not in config.stages:

@@ -15,7 +15,7 @@ from typing import Any
 
 from compgen_jax import typed
 from compgen_jax.errors import CheckpointError, ConfigError, DamageError
-from compgen_jax.experiment import ancestry, files, lifeline, writers
+from compgen_jax.experiment import ancestry, files, lifeline, workdirs, writers
 from compgen_jax.experiment.checkpoint import StageCheckpoints
 from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.progress import say
@@ -81,7 +81,7 @@ class Record:
   """One replicate of a stage on disk."""
 
   def __init__(self, workdir: pathlib.Path, config: Config, stage: str, seed: int):
-    self.folder = files.stage_folder(workdir, stage, seed)
+    self.folder = workdirs.stage_folder(workdir, stage, seed)
     self.stage, self.seed = stage, seed
     self._workdir = workdir
     self._origin = typed.plain(origin(config, stage, seed))

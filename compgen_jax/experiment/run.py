@@ -26,6 +26,7 @@ from compgen_jax.experiment import (
   provenance,
   stages,
   summary,
+  workdirs,
   writers,
 )
 from compgen_jax.experiment.evaluate import Evaluation, Evaluator, Pooled
@@ -140,11 +141,11 @@ def run(config: Any, workdir: str | os.PathLike) -> list[dict[str, Any]]:
   with jax.set_mesh(data_mesh(*division)), lifeline.watched(config.run.stuck_s):
     base = build_setup(config, *division)
     # All that can be refused is refused before anything compiles, except what is drawn.
-    files.require_workdir(workdir)
+    workdirs.require_workdir(workdir)
     require_origins(config, pathlib.Path(workdir))
     estimate = memory.require(config, base)
     replicates = {seed: build_replicate(config, base, seed) for seed in config.all_seeds}
-    folder, lock = files.open_workdir(workdir)
+    folder, lock = workdirs.open_workdir(workdir)
     provenance.commit()
     with lock:
       require_origins(config, folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import files, problems, trained
+from compgen_jax.experiment import problems, trained, workdirs
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.experiment.trained import Trained
 
@@ -58,7 +58,7 @@ def show(config: Config | None, workdir: str | os.PathLike | None, asked: Asked)
     CheckpointError: the stage has no checkpoint yet, or it can't be read.
   """
   if config is None:
-    config = files.read_config(workdir)
+    config = workdirs.read_config(workdir)
   places = _places(config, workdir, asked)
   model = parent = None
   if asked.arm is not None:

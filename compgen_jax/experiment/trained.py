@@ -14,7 +14,16 @@ import numpy as np
 from compgen_jax import verifier
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import ancestry, files, platform, problems, programs, run, stages
+from compgen_jax.experiment import (
+  ancestry,
+  files,
+  platform,
+  problems,
+  programs,
+  run,
+  stages,
+  workdirs,
+)
 from compgen_jax.experiment.evaluate import SLACK, Evaluator
 from compgen_jax.experiment.problems import TextProblem
 from compgen_jax.experiment.rows import Rows, Texts
@@ -229,7 +238,7 @@ def load(workdir: str | os.PathLike, stage: str, seed: int | None = None) -> Tra
     ConfigError: no such run, stage or seed; one line that says what is legal.
     CheckpointError: the stage has not finished, or its checkpoint can't be read.
   """
-  return restore(files.read_config(workdir), workdir, stage, seed)
+  return restore(workdirs.read_config(workdir), workdir, stage, seed)
 
 
 def restore(
@@ -272,7 +281,7 @@ def read(workdir: str | os.PathLike) -> list[dict]:
   Raises:
     ConfigError: there is none (yet).
   """
-  path = files.results_in(pathlib.Path(workdir))
+  path = workdirs.results_in(pathlib.Path(workdir))
   if not path.is_file():
     raise ConfigError(
       f'workdir={str(workdir)!r}: no results.jsonl; legal is the folder of a finished run'

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compgen_jax.config import Config
-from compgen_jax.experiment import files
+from compgen_jax.experiment import workdirs
 
 Place = tuple[str, int]  # split, depth
 
@@ -45,7 +45,7 @@ def learning_curves(
   folder: pathlib.Path, config: Config, arms: tuple[str, ...]
 ) -> dict[Panel, dict[str, Line]]:
   """Panel -> arm -> line, from each stage's metrics.jsonl; panels without a line are left out."""
-  history = {arm: files.read_metrics(folder, arm, config.all_seeds) for arm in arms}
+  history = {arm: workdirs.read_metrics(folder, arm, config.all_seeds) for arm in arms}
   curves: dict[Panel, dict[str, Line]] = {}
   for panel in PANELS:
     for arm in arms:

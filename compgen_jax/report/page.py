@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compgen_jax.config import Config, to_dict
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, workdirs
 from compgen_jax.report import composability, examples, lead, probed, tables, words
 from compgen_jax.report.digest import Digest, digest
 from compgen_jax.report.tables import details, escape, note
@@ -97,7 +97,7 @@ def write_theory(folder: pathlib.Path, config: Config, found: dict[str, Any]) ->
   """Writes the figures of theory.json; where the run has a summary, its whole report anew."""
   summary = folder / 'summary.json'
   if summary.exists():
-    rows = files.read_jsonl(files.results_in(folder))
+    rows = files.read_jsonl(workdirs.results_in(folder))
     held = json.loads(summary.read_text(encoding='utf-8'))
     write(folder, config, rows, held, _kept_traces(folder, config))
   elif has_matplotlib():
@@ -113,7 +113,7 @@ def _kept_traces(folder: pathlib.Path, config: Config) -> dict[str, list[dict[st
   """What the first seed's stages have kept, by arm."""
   found = {}
   for arm in config.stages:
-    path = files.stage_folder(folder, arm, config.all_seeds[0]) / 'evaluation.json'
+    path = workdirs.stage_folder(folder, arm, config.all_seeds[0]) / 'evaluation.json'
     found[arm] = (files.read_sealed(path) or {}).get('traces', [])
   return found
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from compgen_jax.config import Config
 from compgen_jax.errors import DamageError
-from compgen_jax.experiment import files
+from compgen_jax.experiment import files, workdirs
 from compgen_jax.report import page, tables
 from compgen_jax.report.curves import accuracy_curves, learning_curves
 from compgen_jax.report.digest import Digest
@@ -78,7 +78,7 @@ def updates_done(folder: pathlib.Path, config: Config) -> dict[str, dict[int, in
   """Stage -> seed -> the last update that a row of metrics stands for; 0 where there is none."""
 
   def last(stage: str, seed: int) -> int:
-    path = files.stage_folder(folder, stage, seed) / 'metrics.jsonl'
+    path = workdirs.stage_folder(folder, stage, seed) / 'metrics.jsonl'
     return max((row['step'] for row in files.read_sealed_jsonl(path)), default=0)
 
   return {arm: {seed: last(arm, seed) for seed in config.all_seeds} for arm in config.stage_order}
@@ -90,7 +90,7 @@ def current_seeds(
   """The replicates that train now: as far as the one whose metrics were written last."""
 
   def written(seed: int) -> float:
-    paths = (files.stage_folder(folder, arm, seed) / 'metrics.jsonl' for arm in config.stages)
+    paths = (workdirs.stage_folder(folder, arm, seed) / 'metrics.jsonl' for arm in config.stages)
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
   def progress(seed: int) -> list[int]:
@@ -105,7 +105,7 @@ def _measured(folder: pathlib.Path, config: Config) -> list[dict[str, Any]]:
   rows: list[dict[str, Any]] = []
   for arm in config.stage_order:
     for seed in config.all_seeds:
-      kept = files.stage_folder(folder, arm, seed)
+      kept = workdirs.stage_folder(folder, arm, seed)
       rows += files.read_sealed_jsonl(kept / 'curve.jsonl')
       try:
         rows += (files.read_sealed(kept / 'evaluation.json') or {}).get('rows', [])

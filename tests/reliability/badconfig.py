@@ -19,7 +19,7 @@ from typing import NamedTuple
 from absl import logging
 
 from compgen_jax import command_line, main
-from compgen_jax.experiment import files, run
+from compgen_jax.experiment import run, workdirs
 
 LONG = 'x' * 300
 
@@ -309,7 +309,7 @@ def _child(args: list[str]) -> None:
     raise AssertionError('the config was accepted')
 
   jax.monitoring.register_event_duration_secs_listener(count)
-  files.open_workdir = accepted
+  workdirs.open_workdir = accepted
   sys.argv = ['compgen_jax/main.py', *args]
   try:
     command_line.launch(main._main)
