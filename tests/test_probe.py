@@ -3,6 +3,8 @@
 The run is made up: oracles write in place of models, so that every score is known beforehand.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from compgen_jax.experiment.evaluate import SLACK
 from compgen_jax.experiment.finished import open_run
 from compgen_jax.report import page, probed
 from compgen_jax.theory import witnesses
+from compgen_jax.theory.identification import Executions
 from configs import default
 from tests import oracles
 from tests.experiments import tiny
@@ -109,7 +112,8 @@ def test_modules_are_scored_by_context(found):
     assert sum(positions['n']) == row['all']['n'] and len(positions['n']) == 3
   for row in rows_of(found, 'modules', sort='routing'):
     assert row['all']['value'] == 1.0
-  value = {(r['arm'], r['sort']): r['value'] for r in rows_of(found, 'entanglement', kind='pairs')}
+  rows = rows_of(found, 'entanglement', kind='pairs', modules=[])
+  value = {(r['arm'], r['sort']): r['value'] for r in rows}
   assert value == {
     ('sft', 'skill'): 1,
     ('sft', 'routing'): 0,
@@ -119,6 +123,55 @@ def test_modules_are_scored_by_context(found):
   assert {row['over'] for row in found['entanglement']} == {'seeds'}
   n = sum(r['all']['n'] for r in rows_of(found, 'modules', arm='rl', sort='skill'))
   assert n == len(SEEDS) * 256 * (2 + 3)
+
+
+def test_modules_that_are_practised_alike_are_a_group(config, tmp_path):
+  """A held-out skill in one mean with the others, or told apart though all arms treat it alike."""
+  supports = config.supports
+  no_fork = dataclasses.replace(supports['rl'], without_skills=('fork',))
+  atoms = dataclasses.replace(supports['rl'], pool='sft', depths=(1,), with_skills=('fork',))
+  stage = config.stages['rl']
+  arms = {
+    'rl': dataclasses.replace(stage, data=('no_fork', 'fork'), shares=(0.5, 0.5)),
+    'rft': dataclasses.replace(config.stages['rft'], data=('no_fork',), shares=(1.0,)),
+  }
+  held_out = dataclasses.replace(
+    config,
+    supports=supports | dict(no_fork=no_fork, fork=atoms),
+    stages=config.stages | arms,
+  )
+  items = dict.fromkeys(('unseen/2', 'unseen/3', 'seen/2', 'seen/3', 'atoms/1'), [True] * 256)
+  oracles.write_run(tmp_path, held_out, lambda _: dict.fromkeys(('sft', 'rl', 'rft'), items))
+  run = open_run(tmp_path)
+  names = witnesses.module_names(run.config.task)
+  groups = [[names[i] for i in group] for group in run.groups_of_modules()]
+  assert sorted(groups) == sorted([list(ROUTINGS), [s for s in SKILLS if s != 'fork'], ['fork']])
+  levels = {
+    arm: witnesses.practised(
+      [run.replicates[0].supports[name] for name in run.data(arm)], run.config.task
+    )[names.index('fork')]
+    for arm in run.arms
+  }
+  assert levels == dict(sft=2, rl=1, rft=0)
+
+
+def test_a_group_has_its_own_mean(made_up):
+  """A group's mean that is that of all."""
+  e = Executions(
+    module=np.repeat([4, 5], 400),
+    position=np.zeros(800, int),
+    right=np.tile(np.repeat([True, False], 200), 2) | (np.arange(800) >= 400),
+    witnessed_NxK=np.tile(np.repeat([True, False], 200), 2)[:, None].repeat(3, axis=1),
+    cluster=np.arange(800),
+    replicate=np.arange(800) % 2,
+  )
+  groups = [np.arange(4), np.array([4]), np.arange(5, 9)]
+  rows = scores._entanglement_rows(e, made_up.config, groups)
+  value = {
+    tuple(r['modules']): r['value'] for r in rows if (r['sort'], r['kind']) == ('skill', 'pairs')
+  }
+  assert value == {(): 0.5, SKILLS[:1]: 1.0, SKILLS[1:]: 0.0}
+  assert {tuple(r['modules']) for r in rows if r['sort'] == 'routing'} == {()}
 
 
 def test_swaps_are_scored(found):

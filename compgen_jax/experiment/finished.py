@@ -5,6 +5,8 @@ import functools
 import os
 import pathlib
 
+import numpy as np
+
 from compgen_jax.config import Config
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import run, workdirs
@@ -51,6 +53,18 @@ class Finished:
     """All compositions of some supports of a replicate; samples of those that have no table."""
     supports = self.replicates[seed].supports
     return witnesses.join([witnesses.compositions_of(supports[name]) for name in data])
+
+  def groups_of_modules(self) -> list[np.ndarray]:
+    """int, indices: classes of modules that all arms practise alike, such as finding 2's held
+    skills, and the others; routing mechanisms and skills apart."""
+    task, supports = self.config.task, next(iter(self.replicates.values())).supports
+    levels = [
+      witnesses.practised([supports[name] for name in self.data(arm)], task) for arm in self.arms
+    ]
+    is_skill_M = np.arange(task.n_routings + task.n_skills) >= task.n_routings
+    columns = np.stack([is_skill_M, *levels])
+    _, group_M = np.unique(columns, axis=1, return_inverse=True)
+    return [np.flatnonzero(group_M == group) for group in range(group_M.max() + 1)]
 
   @functools.cached_property
   def _witnessed(self) -> dict[tuple[tuple[str, ...], int], Witnesses]:

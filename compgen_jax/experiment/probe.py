@@ -62,7 +62,7 @@ def of_run(run: Finished, writer_of: Callable[[str, int], Writer] | None = None)
   return dict(
     asked=list(asked),
     golden=_golden_rows(run),
-    **scores.tables(run.config, asked, SAMPLES),
+    **scores.tables(run.config, asked, SAMPLES, run.groups_of_modules()),
     **terms.tables(run, writers, traces),
   )
 

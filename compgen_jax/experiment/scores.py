@@ -43,14 +43,17 @@ class Traces(NamedTuple):
   tokens: np.ndarray
 
 
-def tables(config: Config, traces: dict[str, list[Traces]], n_samples: int) -> dict[str, Any]:
-  """All rows, by table and then by arm; `n_samples` of each sampled problem."""
+def tables(
+  config: Config, traces: dict[str, list[Traces]], n_samples: int, groups: list[np.ndarray]
+) -> dict[str, Any]:
+  """All rows, by table and then by arm; `n_samples` of each sampled problem. `groups` of modules,
+  by index, have a mean entanglement of their own."""
   found: dict[str, Any] = dict(modules=[], entanglement=[], swaps=[], traces=[])
   for arm, parts in traces.items():
     e = _joined(parts)
     label = dict(arm=arm)
     found['modules'] += [label | row for row in _module_rows(e, config)]
-    found['entanglement'] += [label | row for row in _entanglement_rows(e, config)]
+    found['entanglement'] += [label | row for row in _entanglement_rows(e, config, groups)]
     for split in dict.fromkeys(part.split for part in parts):
       mine = [part for part in parts if part.split == split]
       place = label | dict(split=split)
@@ -104,12 +107,22 @@ def _module_rows(e: Executions, config: Config) -> list[dict[str, Any]]:
   return rows
 
 
-def _entanglement_rows(e: Executions, config: Config) -> list[dict[str, Any]]:
-  """Mean entanglement of all modules of a sort, each compared with itself."""
+def _entanglement_rows(
+  e: Executions, config: Config, groups: list[np.ndarray]
+) -> list[dict[str, Any]]:
+  """Mean entanglement of all modules of a sort, and of groups of them, each compared with itself.
+
+  `modules`: the names of a group; () is all of the sort.
+  """
+  names, n_routings = np.array(witnesses.module_names(config.task)), config.task.n_routings
+  everything = np.split(np.arange(len(names)), [n_routings])
+  wanted = [(whole, ()) for whole in everything]
+  sizes = [len(whole) for whole in everything]
+  wanted += [(g, tuple(names[g])) for g in groups if len(g) < sizes[int(g[0] >= n_routings)]]
   rows = []
-  for sort in SORTS:
-    is_skill_N = e.module >= config.task.n_routings
-    mine = Executions(*(x[is_skill_N == (sort == 'skill')] for x in e))
+  for members, shown in wanted:
+    sort = SORTS[int(members[0] >= n_routings)]
+    mine = Executions(*(x[np.isin(e.module, members)] for x in e))
     for k, kind in enumerate(KINDS):
       values = []
       for seed in np.unique(mine.replicate):
@@ -122,7 +135,8 @@ def _entanglement_rows(e: Executions, config: Config) -> list[dict[str, Any]]:
       if len(kept) > 1:
         per_seed = np.array([value for value, _, _ in kept])
         *value, over = interval(per_seed, per_seed[:, None])
-      rows.append(dict(sort=sort, kind=kind, over=over) | _with_interval(value))
+      row = dict(sort=sort, modules=list(map(str, shown)), kind=kind, over=over)
+      rows.append(row | _with_interval(value))
   return rows
 
 

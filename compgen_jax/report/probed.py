@@ -77,11 +77,13 @@ def _modules(found: dict[str, Any]) -> str:
 
 
 def _entanglement(found: dict[str, Any]) -> str:
-  """The mean difference of all modules, by arm."""
+  """The mean difference of all modules, and of groups that are practised alike, by arm."""
   lines = []
-  for (arm,), rows in groups(found['entanglement'], 'arm'):
-    lines.append((arm, [_points(row) for row in rows]))
   names = list(dict.fromkeys(f'{row["sort"]}: {row["kind"]}' for row in found['entanglement']))
+  named = [row | dict(of=', '.join(row.get('modules', ()))) for row in found['entanglement']]
+  for (of, arm), rows in groups(named, 'of', 'arm'):
+    cells = {f'{row["sort"]}: {row["kind"]}': _points(row) for row in rows}
+    lines.append((f'{arm} ({of})' if of else arm, [cells.get(name, '') for name in names]))
   over = ', '.join(sorted({row['over'] for row in found['entanglement']}))
   title = f'entanglement: mean difference within modules, points, intervals over {over}'
   return _or_nothing(title, 'arm', lines, names)

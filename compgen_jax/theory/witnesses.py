@@ -31,6 +31,7 @@ import numpy as np
 
 from compgen_jax.task import modules, tables
 from compgen_jax.task.latent import Composition, with_cap
+from compgen_jax.task.sampler import FORBIDDEN
 from compgen_jax.task.support import Support
 from compgen_jax.task.vocab import TaskConfig
 
@@ -220,6 +221,21 @@ def times_used(steps: Steps, task: TaskConfig) -> np.ndarray:
   for index_BxL in (steps.routing, task.n_routings + steps.skill):
     np.add.at(used_BxM, (row_Bx1, index_BxL), steps.used)
   return used_BxM
+
+
+def practised(supports: list[Support], task: TaskConfig) -> np.ndarray:
+  """int[R + S]: how training on some supports practises each module: 0 not at all, 1 as single
+  steps only, 2 in compositions. By what they may hold; a small table may lack some of it."""
+  level_RxS = np.zeros((task.n_routings, task.n_skills), int)
+  for support in supports:
+    sampler, depths = support.sampler, support.config.depths
+    pairs = np.unravel_index(sampler.pair_P[: sampler.n_pairs], level_RxS.shape)
+    marks = sampler.marks_RxS[pairs]
+    level = np.where(sampler.admits(marks) & (1 in depths), 1, 0)
+    if max(depths) > 1:
+      level = np.where(marks & FORBIDDEN == 0, 2, level)
+    level_RxS[pairs] = np.maximum(level_RxS[pairs], level)
+  return np.concatenate([level_RxS.max(axis=1), level_RxS.max(axis=0)])
 
 
 def module_names(task: TaskConfig) -> tuple[str, ...]:
