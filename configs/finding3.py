@@ -4,10 +4,11 @@
   launch/run.sh configs/finding3.py:merge+earlier '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores. Of the small task, that of the quickstart (two mechanisms), a replicate takes
-about fifteen minutes on one of them and compiling as long again, once. To expect, for `merge` at
-L = 2: SFT 32 %, as nothing 36, as atoms 40, in three steps 42, in two 49 (results/finding3).
-With all modules about two hours (reckoned; not run yet).
+Hardware: one H100 for all modules, some twenty minutes for two mechanisms and five replicates side
+by side (reckoned from its rates), or a CPU core, an hour a replicate. To expect, for `merge` at
+L = 2: SFT 39 %, as nothing 45, as atoms 55, in three steps 62, in two 67 (results/finding3_h100).
+The small task, that of the quickstart: a replicate a quarter of an hour on a core and compiling as
+long again, once; 32 %, 36, 40, 42 and 49 (results/finding3).
 
 Each of four routing mechanisms in turn (two in the small task), one of each family, leaves the RL
 data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:
