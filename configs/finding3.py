@@ -38,15 +38,15 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 def get_config(held: str = 'all') -> ConfigDict:
   """`held`: all | small, or names of mechanisms with + between them."""
-  config = finding1.common('finding3', UPDATES, held if held in HELD else 'all')
-  held = HELD.get(held) or _named(held)
-  for name in held:
+  size, names = (held, HELD[held]) if held in HELD else ('all', _named(held))
+  config = finding1.common('finding3', UPDATES, size)
+  for name in names:
     _hold_out(config, name)
-  config.eval.curve = ('unseen', *(f'with_{name}' for name in held))
+  config.eval.curve = ('unseen', *(f'with_{name}' for name in names))
 
   def contrast(name, *arms, depth):
     """A weighted sum of arms, each on the split of its mechanism; the mean over mechanisms."""
-    terms = ((w / len(held), f'{arm}_{h}', f'with_{h}', depth) for h in held for arm, w in arms)
+    terms = ((w / len(names), f'{arm}_{h}', f'with_{h}', depth) for h in names for arm, w in arms)
     return name, tuple(terms)
 
   composed = (('depth2', 0.5), ('depth3', 0.5))

@@ -52,14 +52,18 @@ def config():
   return config_lib.from_config_dict(made)
 
 
+def all_right(folder, config):
+  """A run whose three stages were evaluated, and right in all."""
+  items = dict.fromkeys(('unseen/2', 'unseen/3', 'seen/2', 'seen/3', 'atoms/1'), [True] * 256)
+  oracles.write_run(folder, config, lambda _: dict.fromkeys(('sft', 'rl', 'rft'), items))
+  return open_run(folder)
+
+
 @pytest.fixture(scope='module')
 def made_up(config, tmp_path_factory):
   """A run whose three stages were evaluated."""
   folder = tmp_path_factory.mktemp('made_up')
-  cells = ('unseen/2', 'unseen/3', 'seen/2', 'seen/3', 'atoms/1')
-  items = {cell: [True] * 256 for cell in cells}
-  oracles.write_run(folder, config, lambda _: dict.fromkeys(('sft', 'rl', 'rft'), items))
-  return open_run(folder)
+  return all_right(folder, config)
 
 
 @pytest.fixture(scope='module')
@@ -140,9 +144,7 @@ def test_modules_that_are_practised_alike_are_a_group(config, tmp_path):
     supports=supports | dict(no_fork=no_fork, fork=atoms),
     stages=config.stages | arms,
   )
-  items = dict.fromkeys(('unseen/2', 'unseen/3', 'seen/2', 'seen/3', 'atoms/1'), [True] * 256)
-  oracles.write_run(tmp_path, held_out, lambda _: dict.fromkeys(('sft', 'rl', 'rft'), items))
-  run = open_run(tmp_path)
+  run = all_right(tmp_path, held_out)
   names = witnesses.module_names(run.config.task)
   groups = [[names[i] for i in group] for group in run.groups_of_modules()]
   assert sorted(groups) == sorted([list(ROUTINGS), [s for s in SKILLS if s != 'fork'], ['fork']])

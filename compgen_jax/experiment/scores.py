@@ -112,32 +112,35 @@ def _entanglement_rows(
 ) -> list[dict[str, Any]]:
   """Mean entanglement of all modules of a sort, and of groups of them, each compared with itself.
 
-  `modules`: the names of a group; () is all of the sort.
+  `modules`: the names of a group; [] is all of the sort.
   """
-  names, n_routings = np.array(witnesses.module_names(config.task)), config.task.n_routings
-  everything = np.split(np.arange(len(names)), [n_routings])
-  wanted = [(whole, ()) for whole in everything]
-  sizes = [len(whole) for whole in everything]
-  wanted += [(g, tuple(names[g])) for g in groups if len(g) < sizes[int(g[0] >= n_routings)]]
+  names = np.array(witnesses.module_names(config.task))
+  wholes = np.split(np.arange(len(names)), [config.task.n_routings])
   rows = []
-  for members, shown in wanted:
-    sort = SORTS[int(members[0] >= n_routings)]
-    mine = Executions(*(x[np.isin(e.module, members)] for x in e))
-    for k, kind in enumerate(KINDS):
-      values = []
-      for seed in np.unique(mine.replicate):
-        part = Executions(*(x[mine.replicate == seed] for x in mine))
-        tally = identification.tally(part, np.where(part.witnessed_NxK[:, k], 0, 1), part.module)
-        values.append(stratified_difference(*tally))
-      kept = [value for value in values if not np.isnan(value[0])]
-      over = 'compositions'
-      value = kept[0] if kept else (np.nan,) * 3
-      if len(kept) > 1:
-        per_seed = np.array([value for value, _, _ in kept])
-        *value, over = interval(per_seed, per_seed[:, None])
-      row = dict(sort=sort, modules=list(map(str, shown)), kind=kind, over=over)
-      rows.append(row | _with_interval(value))
+  for sort, whole in zip(SORTS, wholes):
+    parts = [group for group in groups if group[0] in whole and len(group) < len(whole)]
+    for shown, members in (([], whole), *((names[part].tolist(), part) for part in parts)):
+      mine = Executions(*(x[np.isin(e.module, members)] for x in e))
+      for k, kind in enumerate(KINDS):
+        row = dict(sort=sort, modules=shown, kind=kind)
+        rows.append(row | _mean_entanglement(mine, mine.witnessed_NxK[:, k]))
   return rows
+
+
+def _mean_entanglement(e: Executions, is_seen_N: np.ndarray) -> dict[str, Any]:
+  """Of all modules executed, with its interval, and over what that is."""
+  values = []
+  for seed in np.unique(e.replicate):
+    at = e.replicate == seed
+    part = Executions(*(x[at] for x in e))
+    tally = identification.tally(part, np.where(is_seen_N[at], 0, 1), part.module)
+    values.append(stratified_difference(*tally))
+  kept = [value for value in values if not np.isnan(value[0])]
+  if len(kept) < 2:
+    return dict(over='compositions') | _with_interval(kept[0] if kept else (np.nan,) * 3)
+  per_seed = np.array([value for value, _, _ in kept])
+  *value, over = interval(per_seed, per_seed[:, None])
+  return dict(over=over) | _with_interval(value)
 
 
 def _with_interval(value) -> dict[str, float | None]:
