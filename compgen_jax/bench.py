@@ -1,7 +1,7 @@
 """Times every part of training, beside the matrix-product peak of the same process.
 
   launch/bench.sh [--json FILE] [--shapes 64x2,128x4,256x6] [--repeats 5] [--growth FILE.png]
-  [--peer] [--policy DIR] [--first_update] [--finding]
+  [--peer] [--policy DIR] [--first_update] [--finding] [--scaling]
 
 What is measured of a config: its first stage of SFT and its stage of RL with the deepest problems.
 How to read the numbers: results/bench/README.md. With these flags more is measured:
@@ -13,6 +13,7 @@ samples of the same lengths.
 --first_update: seconds from the start of a run to its first SFT update, with an empty and with a
 filled compile cache.
 --finding: minutes of training until RL on compounds shows finding 1, of each seed; nothing else.
+--scaling: what more devices and processes of this machine's CPU do; nothing else.
 """
 
 import pathlib
@@ -51,6 +52,9 @@ _FIRST_UPDATE = flags.DEFINE_bool(
 _FINDING = flags.DEFINE_bool(
   'finding', False, 'Time only how long training takes until RL shows finding 1 (runs to its end).'
 )
+_SCALING = flags.DEFINE_bool(
+  'scaling', False, 'Time only runs on several virtual devices and in several processes (CPU).'
+)
 
 
 def measure(
@@ -62,7 +66,6 @@ def measure(
   from compgen_jax.experiment import platform, provenance
   from compgen_jax.experiment.progress import say
 
-  provenance.commit()
   peak = timing.matmul_peak(config.model.dtype, repeats)
   works = {f'd{d}x{n}': Workload(at_shape(config, d, n, rows), rows) for d, n in shapes}
   measured = {shape: parts.compiled(work, shape) for shape, work in works.items()}
@@ -128,9 +131,10 @@ def _main():
   config = command_line.CONFIG.value
   command_line.require(config=config)
   from compgen_jax import config as config_lib
-  from compgen_jax.benchmark import finding, growth, policy, pytorch, table, trl, workload
-  from compgen_jax.experiment import platform, provenance, run
+  from compgen_jax.benchmark import finding, growth, policy, pytorch, scaling, table, trl, workload
+  from compgen_jax.experiment import provenance, run
 
+  provenance.commit()  # of the code that is loaded now
   # Mistakes of the user end the command before minutes of measuring.
   typed, shapes = config_lib.from_config_dict(config), _shapes(_SHAPES.value)
   for d_model, n_layers in shapes:
@@ -140,14 +144,12 @@ def _main():
     pytorch.require()
 
   if _FINDING.value:
-    result = dict(
-      finding=finding.measure(finding.prepared(config)),
-      hardware=platform.hardware(),
-      command=provenance.command(),
-      commit=provenance.commit(),
-    )
-    _save(result)
-    print(table.finding(result['finding']))
+    found = finding.measure(finding.prepared(config))
+    _tell('finding', found, table.finding(found))
+    return
+  if _SCALING.value:
+    found = scaling.measure(config)
+    _tell('scaling', found, table.scaling(found))
     return
 
   more: dict[str, Any] = {}
@@ -176,6 +178,15 @@ def _main():
       _save(result)
       growth.draw(result, pathlib.Path(_GROWTH.value))
   print(table.text(result))
+
+
+def _tell(name: str, found: Any, text: str) -> None:
+  """Writes and prints what was measured by itself."""
+  from compgen_jax.experiment import platform, provenance
+
+  about = dict(command=provenance.command(), commit=provenance.commit())
+  _save({name: found} | about | dict(hardware=platform.hardware()))
+  print(text)
 
 
 def _save(result: dict[str, Any]) -> None:

@@ -229,12 +229,13 @@ def devices(config: Config, n_devices: int, use_all: bool = False) -> int:
   return n
 
 
-def _split_model(config: Config, n_devices: int, several_processes: bool) -> None:
+def _split_model(config: Config, n_devices: int, use_all: bool) -> None:
   """Raises ConfigError where parameters can't be split over `mesh.model` devices."""
   n, model, parts = config.mesh.model, config.model, config.mesh.parts
   legal = f'1 with mesh.parts={parts} (bits would depend on it)'
   require(n == 1 or not parts, 'mesh.model', n, legal)
-  require(n == 1 or not several_processes, 'mesh.model', n, '1 with several processes')
   legal = f'1 to the {n_devices} devices there are, a divisor of model.d_model={model.d_model}'
   ok = 1 <= n <= n_devices and model.d_model % n == 0 and model.d_ff % n == 0
   require(ok, 'mesh.model', n, f'{legal} and of model.d_ff={model.d_ff}')
+  legal = f'a divisor of the {n_devices} devices there are (each process uses all of its own)'
+  require(not use_all or n_devices % n == 0, 'mesh.model', n, legal)

@@ -63,8 +63,9 @@ def test_the_rest():
   # Each of two devices that share a batch is two ones.
   config = from_config_dict(_small(mesh__model=2, mesh__data=-1))
   assert validation.devices(config, 4) == 2
-  with pytest.raises(ConfigError, match='mesh.model=2: legal is 1 with several processes'):
-    validation.devices(config, 4, use_all=True)
+  assert validation.devices(config, 4, use_all=True) == 2
+  with pytest.raises(ConfigError, match='mesh.model=2: legal is a divisor of the 5 devices'):
+    validation.devices(config, 5, use_all=True)
 
 
 @pytest.mark.parametrize('held, want', [(0, -1), (2, 2)])

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import time
 
 import pytest
 
+from compgen_jax.experiment import processes
 from tests.reliability import trial
-from tests.reliability.peers import CONFIG, after, ended, environment, free_port, started, trains
+from tests.reliability.peers import CONFIG, after, ended, environment, started, trains
 
 JOIN = """
 import jax, numpy as np
@@ -27,7 +29,7 @@ print(jax.process_count(), lifeline.of_lead(jax.process_index), lifeline.interru
 
 def test_two_processes_join():
   """Processes that are as many runs, see their own devices alone, or learn different things."""
-  port = free_port()
+  port = processes.free_port()
   command = [sys.executable, '-c', JOIN]
   ran = [
     subprocess.Popen(
@@ -77,6 +79,23 @@ def test_two_processes_explore_and_spread_as_one_does(config, flags, parts, tmp_
   assert statuses == [0, 0]
   for part in parts:
     assert trial.of_stage(tmp_path / 'two', part) == trial.of_stage(tmp_path / 'one', part)
+
+
+@pytest.mark.slow
+def test_two_processes_hold_a_model_together(tmp_path):
+  """Parameters that a process has only half of, saved or measured as if they were whole; a run that
+  two processes can't take over from one, with the state split."""
+  split = ('mesh.model=2', 'run.checkpoint_every=6')
+  trial.finish(tmp_path / 'one', *split, config=CONFIG, env={'JAX_NUM_CPU_DEVICES': '2'})
+  want = trial.of_stage(tmp_path / 'one')
+  stage = tmp_path / 'one/stages/sft/seed-0'
+  shutil.rmtree(stage / 'checkpoints/12')
+  (stage / 'evaluation.json').unlink()
+  for workdir in ('one', 'two'):  # from the checkpoint of update 6, and from the start
+    with started(tmp_path / workdir, *split) as ran:
+      ends = ended(ran)
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert trial.of_stage(tmp_path / workdir) == want
 
 
 @pytest.mark.slow

@@ -31,12 +31,7 @@ def prepared(config: ConfigDict) -> ConfigDict:
   Raises:
     ConfigError: there is no such split, or it lacks the depth.
   """
-  chosen = workload.choose(config_lib.from_config_dict(config))
-  config = config.copy_and_resolve_references().unlock()
-  config.contrasts = ()
-  for name in list(config.stages):
-    if name not in (chosen.sft, chosen.rl):
-      del config.stages[name]
+  config = workload.only_chosen(config)
   support = config.supports.get(config.eval.splits.get(SPLIT, ''))
   if support is None or DEPTH not in support.depths:
     raise ConfigError(f'eval.splits.{SPLIT}: legal is a split with problems of {DEPTH} steps')

@@ -85,3 +85,17 @@ def finding(f: dict[str, Any]) -> str:
   ]
   allowed = f'training alone; SFT {f["parent_at_most"]:.0%} at most'
   return '\n'.join([*lines, f'median: {what}: {minutes(f["minutes"])} ({allowed})'])
+
+
+def scaling(rows: list[dict[str, Any]]) -> str:
+  """What more devices do, as `scaling.measure` makes it."""
+  lines = [
+    f'{"stage":12} {"processes":>9} {"devices of each":>15} {"":6} {"problems":>8} '
+    f'{"updates/s":>9} {"work":>6}'
+  ]
+  for row in rows:
+    lines.append(
+      f'{row["stage"]:12} {row["processes"]:9} {row["devices"]:15} {row["kind"]:6} '
+      f'{row["batch"]:8} {row["updates_per_s"]:9.2f} {row["work"]:6.2f}'
+    )
+  return '\n'.join([*lines, 'work: samples a second, over those of one device on one core'])

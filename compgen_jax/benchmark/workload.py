@@ -78,6 +78,21 @@ def choose(config: Config) -> Chosen:
   return Chosen(of_kind['sft'][0], rl, deepest(rl))
 
 
+def only_chosen(config: ConfigDict) -> ConfigDict:
+  """A copy of the experiment, unlocked, with the two measured stages alone and no contrasts.
+
+  Raises:
+    ConfigError: the config has no stage of one of the two kinds.
+  """
+  chosen = choose(config_lib.from_config_dict(config))
+  config = config.copy_and_resolve_references().unlock()
+  config.contrasts = ()
+  for name in list(config.stages):
+    if name not in (chosen.sft, chosen.rl):
+      del config.stages[name]
+  return config
+
+
 def at_shape(
   config: ConfigDict,
   d_model: int,

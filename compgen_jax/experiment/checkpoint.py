@@ -41,7 +41,7 @@ def digest(tree: Any) -> str:
   So one changed element is always seen, and other damage is missed once in 2^64 times. It finds
   damage; it is no protection against forgery.
   """
-  return ''.join(f'{word:08x}' for word in np.asarray(_words(tree)).tolist())
+  return ''.join(f'{word:08x}' for word in np.asarray(processes.whole(_words(tree))).tolist())
 
 
 @jax.jit
@@ -108,7 +108,7 @@ class StageCheckpoints:
     Raises:
       CheckpointError: the state holds NaN or infinity, or it could not be written.
     """
-    if not bool(_all_finite(state)):
+    if not bool(processes.whole(_all_finite(state))):
       raise CheckpointError(
         f'{self._folder}: NaN or infinity in the state at step {step}; nothing was saved'
       )
@@ -160,7 +160,7 @@ class StageCheckpoints:
     Raises:
       CheckpointError: it can't be read, does not fit `like`, or is not what was saved.
     """
-    like = processes.on_host(like)
+    like = processes.blank(like)
     with processes.alone():
       return processes.on_host(self._restore(like, step))
 

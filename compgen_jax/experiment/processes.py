@@ -27,6 +27,12 @@ FOREVER_S = 10**6  # JAX would abort, with a core dump; lost and stuck processes
 HELLO_S = 5.0  # whoever connects says within these who it is
 
 
+def free_port() -> int:
+  """A port of this machine that nobody listens at now."""
+  with socket.create_server(('', 0)) as server:
+    return server.getsockname()[1]
+
+
 def join(mode: str, within_s: float, about: str) -> None:
   """Makes this process one of several, if it is; the first call of a process counts.
 
@@ -175,6 +181,13 @@ def on_host(tree: Any) -> Any:
   """Arrays that every process holds, as numpy arrays of this one; for a run by itself, as they
   are."""
   return jax.tree.map(np.asarray, tree) if lifeline.current() else tree
+
+
+def blank(tree: Any) -> Any:
+  """What numpy arrays of the shapes and dtypes of `tree` are; for a run by itself, `tree`."""
+  if lifeline.current() is None:
+    return tree
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
 
 
 def call(f: Any, *args: Any, **kwargs: Any) -> Any:

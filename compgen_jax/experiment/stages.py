@@ -85,7 +85,7 @@ def _final_params(
       return trained_params(stage, tuple(record.seed for record in records))
     except CheckpointError:
       pass  # `_train` says which one is damaged, and goes on from an older one
-  return placed(stage.setup, processes.whole(_train(stage, replicates, records, parent).params))
+  return placed(stage.setup, _train(stage, replicates, records, parent).params)
 
 
 def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None) -> Any:
@@ -111,8 +111,8 @@ def trained_params(stage: Stage, seeds: tuple[int, ...], step: int | None = None
 
 def _one_of(stage: Stage, tree: Any, i: int) -> Any:
   """Replicate i of arrays with a leading replicate axis."""
-  one = processes.whole(jax.tree.map(lambda x: x[i], tree))
-  return placed(stage.setup, one, ()) if stage.setup.devices.model > 1 else one
+  one = jax.tree.map(lambda x: x[i], tree)
+  return placed(stage.setup, one, ()) if stage.setup.devices.model > 1 else processes.whole(one)
 
 
 def _train(

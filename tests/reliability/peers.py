@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from compgen_jax.experiment import processes
 from tests.reliability import trial
 
 CONFIG = 'tests/reliability/together.py'
@@ -38,11 +39,6 @@ def environment(index: int, count: int, port: int) -> dict[str, str]:
   }
 
 
-def free_port() -> int:
-  with socket.create_server(('', 0)) as server:
-    return server.getsockname()[1]
-
-
 @contextlib.contextmanager
 def started(
   workdir: pathlib.Path,
@@ -55,7 +51,7 @@ def started(
 ) -> Iterator[list[subprocess.Popen]]:
   """The processes of one run, in folders of their own where these are given, without those that
   are absent; those that are left at the end are killed."""
-  port, ran = port or free_port(), []
+  port, ran = port or processes.free_port(), []
   command = trial.command(workdir, *flags, config=str(trial.REPOSITORY / config))
   for i in sorted(set(range(count)) - set(absent)):
     env = os.environ | environment(i, count, port) | {'PYTHONPATH': str(trial.REPOSITORY)}
