@@ -12,7 +12,7 @@ from compgen_jax.experiment import run
 from compgen_jax.learning import batches
 from compgen_jax.learning.setup import Source
 from compgen_jax.task import tables
-from configs import estimators, finding2, finding3, finding4, phase
+from configs import estimators, finding2, finding3, finding4, phase, with_validation
 from tests import helpers
 from tests.models import quick_jit
 
@@ -53,6 +53,21 @@ def test_all_arms_see_equally_much(name):
   )
   assert parents == {arm: 'sft' for arm in arms} | others
   assert all(config.stages[root].init_from == '' for root in ROOTS if root in config.stages)
+
+
+@pytest.mark.parametrize('name', FINDINGS)
+def test_any_finding_can_be_measured_on_the_validation_pool(name):
+  """A size or a split that is lost, a stage that would be trained anew, or a split that is drawn
+  from what is reported."""
+  wanted, got = (from_config_dict(c) for c in (finding(name), with_validation.get_config(name)))
+  validation = got.supports['validation']
+  assert validation.pool == 'validation' and validation.prefix == 0
+  reported = [
+    got.supports[s] for split, s in got.eval.splits.items() if split in wanted.eval.splits
+  ]
+  assert max(validation.depths) == max(max(s.depths) for s in reported if s.pool == 'test')
+  del got.supports['validation'], got.eval.splits['validation']
+  assert got == wanted
 
 
 @pytest.mark.parametrize('name', FINDINGS)
