@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, never NaN, and a damaged one is never loaded."""
 
+import os
 import resource
 import shutil
 
@@ -71,6 +72,21 @@ def test_round_trip_and_newest(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restored, _state(3.0))
   jax.tree.map(np.testing.assert_array_equal, reopened.restore(_state(0.0), 7), _state(2.0))
   assert reopened.origin(7) == ORIGIN
+
+
+def test_a_checkpoint_is_on_disk_when_it_is_saved(tmp_path, monkeypatch):
+  """A power cut after which the newest checkpoint, or its name, is not there."""
+  done, fsync = set(), os.fsync
+
+  def counted(descriptor):
+    done.add(os.readlink(f'/proc/self/fd/{descriptor}'))
+    fsync(descriptor)
+
+  monkeypatch.setattr(os, 'fsync', counted)
+  with _store(tmp_path) as checkpoints:
+    checkpoints.save(3, _state())
+  written = [tmp_path / 'c', tmp_path / 'c/3', *(tmp_path / 'c/3').rglob('*')]
+  assert len(written) > 8 and set(map(str, written)) <= done
 
 
 @pytest.mark.parametrize('bad', [jnp.nan, jnp.inf])

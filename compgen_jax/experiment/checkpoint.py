@@ -22,7 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from compgen_jax.errors import CheckpointError
-from compgen_jax.experiment import lifeline, processes
+from compgen_jax.experiment import files, lifeline, processes
 from compgen_jax.experiment.progress import say
 from compgen_jax.learning.state import all_finite
 
@@ -117,6 +117,8 @@ class StageCheckpoints:
     try:
       with _quiet():
         written = self._open().save(step, state, force=True, custom_metadata=held)
+      if written:  # orbax leaves it to the system when its files reach the disk
+        files.put_on_disk(self._folder / str(step))
     except Exception as e:  # a full or read-only disk reaches us under many types
       raise CheckpointError(
         f'{self._folder}: checkpoint {step} could not be written: {_cause(e)}'

@@ -48,6 +48,20 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     raise StorageError(f'{path} could not be written ({e.strerror}); what it held stays') from e
 
 
+def put_on_disk(folder: pathlib.Path) -> None:
+  """What others have written into a folder: contents, then names, its own too.
+
+  Raises:
+    OSError: the disk is full or fails.
+  """
+  for path in folder.rglob('*'):
+    if path.is_file():
+      with open(path, 'rb') as file:
+        os.fsync(file.fileno())
+  for path in (*(p for p in folder.rglob('*') if p.is_dir()), folder, folder.parent):
+    _sync_folder(path)
+
+
 def _sync_folder(folder: pathlib.Path) -> None:
   """Puts the names in a folder on disk, where the file system can do so."""
   descriptor = os.open(folder, os.O_RDONLY)
