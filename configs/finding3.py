@@ -1,7 +1,7 @@
 """Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them best.
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
-  launch/run.sh configs/finding3.py:merge+earlier '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding3.py:merge+earlier+bind_first '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: one H100 for all modules, some twenty minutes for two mechanisms and five replicates side

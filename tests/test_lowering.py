@@ -17,6 +17,7 @@ import pytest
 from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import programs, run
 from compgen_jax.experiment.supports import build_supports
+from compgen_jax.learning.devices import DATA, MODEL, REPLICATE
 from compgen_jax.learning.state import Given
 from tests.experiments import tiny
 
@@ -59,25 +60,36 @@ def foreign(text: str) -> set[str]:
 
 
 @functools.cache
-def traced_stage(name: str):
+def traced_stage(name: str, division: tuple[int, int, int] = (1, 1, 1)):
+  """A stage's program; `division`: as `run.data_mesh`, over devices that need not be there."""
   stage_name, changes = CASES[name]
   config = from_config_dict(tiny(**changes))
-  n = len(config.all_seeds)  # side by side
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
-    base = run.build_setup(config, n_devices=1)
-    stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
+    base = run.build_setup(config, *division)
+    stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), len(config.all_seeds))
+  n = len(config.all_seeds)  # side by side
   names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
   drawn = [build_supports(config, seed) for seed in config.all_seeds]
   samplers = [{name: by_name[name].sampler for name in names} for by_name in drawn]
   stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *samplers)
 
+  rates = stage.rates_from(0, n)
+
   def arguments():
-    params = programs.initial_params(stage.setup, config.all_seeds)
+    params = programs._initial_params(stage.setup, jnp.asarray(config.all_seeds))
     keys = jax.random.split(jax.random.key(0), n)
-    rates = jnp.asarray(stage.rates_from(0, n))
     return programs.initial_state(stage.setup, params), Given(keys, params, stacked, rates)
 
-  return programs.updates(stage).trace(*jax.eval_shape(arguments), 3)
+  with jax.sharding.use_abstract_mesh(abstract_mesh(*division)):
+    return programs.updates(stage).trace(*jax.eval_shape(arguments), 3)
+
+
+def abstract_mesh(n_devices: int, groups: int, model: int) -> jax.sharding.AbstractMesh:
+  """The axes of `run.data_mesh`, without devices."""
+  sizes = {REPLICATE: groups, DATA: n_devices // groups, MODEL: model}
+  kept = {name: n for name, n in sizes.items() if n > 1 or name == DATA}
+  auto = (jax.sharding.AxisType.Auto,) * len(kept)
+  return jax.sharding.AbstractMesh(tuple(kept.values()), tuple(kept), axis_types=auto)
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)
@@ -89,6 +101,22 @@ def test_stage_lowers(name, platform):
   assert foreign(text) == set()
   assert text.count('dot_general') > 10  # it is the program of a model
   assert ('xbf16>' in text) == ('bfloat16' in name)
+
+
+@pytest.mark.parametrize('platform', PLATFORMS)
+@pytest.mark.parametrize(
+  'name, division, sharded',
+  [
+    ('rl-replicates', (4, 2, 1), {REPLICATE, DATA}),
+    ('rft-anchor', (2, 1, 2), {DATA, MODEL}),
+    ('rl-replicates', (4, 2, 2), {REPLICATE, DATA, MODEL}),
+  ],
+)
+def test_stage_lowers_on_meshes(name, division, sharded, platform):
+  """A program of several devices that only CPU can run, or a mesh axis that it leaves out."""
+  text = lowered_text(traced_stage(name, division), platform)
+  assert foreign(text) == set()
+  assert {axis for axis in (REPLICATE, DATA, MODEL) if f'"{axis}"' in text} == sharded
 
 
 # The check itself ---------------------------------------------------------------------------------
