@@ -84,6 +84,16 @@ def test_axis_is_logarithmic_only_where_values_span_much():
   assert scale(loss, 0.5, 2.0) == scale(loss, 0.0, 2.0) == scale(reward, 0.01, 1.0) == 'linear'
 
 
+def test_bands_of_many_arms_are_left_out(tmp_path, many):
+  """Bands that cover each other and all lines, or a caption of bands that are not there."""
+  few = digest(tmp_path, make_config(), *make_run(tmp_path, make_config()))
+  for of, n_bands in ((few, len(few.arms)), (many, 0)):
+    drawing = next(d for d in figures.draw_curves(of) if d.name == 'curves')
+    assert ('band' in drawing.caption) == bool(n_bands)
+    n = [len(ax.collections) for ax in drawing.figure.axes]
+    assert max(n) == n_bands
+
+
 def test_dollars_are_no_formula(tmp_path, monkeypatch):
   """A name with two dollar signs that is drawn as TeX, or that stops the report."""
   terms = ((1, 'rft', 'unseen', 3), (-1, 'sft', 'unseen', 3))

@@ -78,17 +78,15 @@ def draw(digest: Digest) -> list[Drawing]:
 def draw_curves(digest: Digest) -> list[Drawing]:
   """The figures of what goes on during training, as far as there are data."""
   drawings = []
+  band = ', band from the lowest to the highest' if lines.has_bands(digest) else ''
   if digest.accuracy_curves:
     caption = (
-      'Accuracy during training, from start to end of each stage: mean over seeds, band from the '
-      'lowest to the highest. A stage starts where the one it comes from ended.'
+      f'Accuracy during training, from start to end of each stage: mean over seeds{band}. '
+      'A stage starts where the one it comes from ended.'
     )
     drawings.append(Drawing('curves', lines.curves(digest), caption))
   if digest.curves:
-    caption = (
-      'What training reports, from start to end of each stage: mean over seeds, '
-      'band from the lowest to the highest.'
-    )
+    caption = f'What training reports, from start to end of each stage: mean over seeds{band}.'
     drawings.append(Drawing('learning', lines.learning(digest), caption))
   return drawings
 

@@ -11,6 +11,7 @@ from compgen_jax.report.curves import Line, Panel
 from compgen_jax.report.digest import Digest, Profile
 
 MOST_ACROSS = 4
+MOST_BANDS = 8  # arms of a figure of lines
 DODGE = 0.1  # of the distance between two depths: over so much of it arms stand side by side
 
 
@@ -134,9 +135,16 @@ def _finish(figure: Figure, digest: Digest) -> None:
   parts.arm_legend(figure, digest, labels)
 
 
+def has_bands(digest: Digest) -> bool:
+  """Whether lines have bands from the lowest to the highest seed: of many, they hide each other."""
+  return len(digest.arms) <= MOST_BANDS
+
+
 def _over_updates(ax: Any, digest: Digest, lines: dict[str, Line], factor: int) -> None:
   for arm, line in lines.items():
     parts.line(ax, digest, arm, line.x, factor * line.mean)
+    if not has_bands(digest):
+      continue
     colour = digest.look(arm).colour
     ax.fill_between(
       line.x, factor * line.low, factor * line.high, color=colour, alpha=0.18, linewidth=0
