@@ -114,11 +114,13 @@ def _names(drawn: Figure, x: str, y: str) -> None:
 
 
 def predicted(found: dict[str, Any]) -> Figure:
-  """A row of panels per split, a panel per arm: classes by predicted and measured accuracy."""
+  """A panel per split and arm, those of a split beside each other: classes by predicted and
+  measured accuracy."""
   rows = {(r['split'], r['arm'], r['model']): r for r in found['predictions']}
   splits = list(dict.fromkeys(split for split, _, _ in rows))
   arms = Arms(tuple(found['arms']), tuple(found['stages']))
-  drawn, axes = _grid(len(splits) * len(arms.arms), len(arms.arms), 2.1)
+  across = len(arms.arms) if len(arms.arms) <= 6 else 4  # more in a row have no room for titles
+  drawn, axes = _grid(len(splits) * len(arms.arms), across, 2.1)
   for ax, (split, arm) in zip(axes, [(s, a) for s in splits for a in arms.arms]):
     control, model = (rows[split, arm, name] for name in (CONTROL, MODEL))
     ax.plot([0, 100], [0, 100], color=FAINT, linewidth=0.8)
