@@ -59,9 +59,8 @@ def test_a_module_is_known_by_both_of_its_names(model):
     drawn = [p for p in model.problems(split, 2048, depth=2) if f' {NAME} ' in p.prompt]
     (mine, right), (others, right_too) = (_written(model, drawn, name) for name in (NAME, OTHER))
     different, _ = _written(model, drawn, DIFFERENT)
-    n, alike = len(drawn), (_share(zip(mine, x)) for x in (others, different))
+    n, alike = len(drawn), [_share(zip(mine, x)) for x in (others, different)]
     print(split, n, sum(right) / n, sum(right_too) / n, *alike)
     gaps[split] = (sum(right) - sum(right_too)) / n
-    assert n > 100 and sum(right) > 0.5 * n
-    assert _share(zip(mine, others)) > 0.5 > 5 * _share(zip(mine, different))
+    assert n > 100 and sum(right) > 0.5 * n and alike[0] > 5 * alike[1]
   assert abs(gaps['unseen']) < 0.15 < gaps['sft']
