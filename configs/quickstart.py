@@ -51,11 +51,10 @@ def get_config() -> ConfigDict:
   config = recipe()
   config.experiment = 'quickstart'
   make_small(config)
-  config.stages.sft.steps = 800
   config.stages.compound = default.stage('rl', 'sft', 250, RL_DATA, RL_SHARES)
   config.stages.atomic = default.stage('rl', 'sft', 125, ('atoms',), **ATOMIC)
   continue_sft(config, 250)
-  config.eval.update(problems=512, every=250, curve_problems=128)
+  config.eval.update(problems=512, every=125, curve_problems=128)
   config.contrasts = (
     *contrasts('quickstart', ('unseen', 'deeper')),
     ('quickstart.L4.compound_minus_sft', ((1, 'compound', 'deeper', 4), (-1, 'sft', 'deeper', 4))),
