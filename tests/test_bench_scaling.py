@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from compgen_jax.benchmark import scaling, table
+from compgen_jax.benchmark import scaling, table, timing
 from compgen_jax.benchmark.scaling import Point
 from compgen_jax.config import from_json, to_dict
 from compgen_jax.errors import UserError
@@ -31,9 +31,10 @@ def test_points():
     assert [point.kind for point in rest if point[:2] == (p, d)] == ['strong', 'weak']
 
 
-def test_the_row_that_compiles_is_not_timed():
+def test_the_row_that_compiles_is_not_timed(tmp_path):
   rows = [dict(step=4, seconds=90.0), dict(step=8, seconds=92.0), dict(step=12, seconds=94.0)]
-  assert scaling._rate(rows) == 2.0
+  scaling.files.write_sealed_jsonl(tmp_path / 'metrics.jsonl', rows)
+  assert 1.0 / timing.update_s(tmp_path) == 2.0
 
 
 def test_work_is_samples(monkeypatch):

@@ -64,15 +64,14 @@ def traced_stage(name: str, division: tuple[int, int, int] = (1, 1, 1)):
   """A stage's program; `division`: as `run.data_mesh`, over devices that need not be there."""
   stage_name, changes = CASES[name]
   config = from_config_dict(tiny(**changes))
+  n = len(config.all_seeds)  # side by side
   with mock.patch.object(jax, 'default_backend', lambda: PLATFORMS[0]):
     base = run.build_setup(config, *division)
-    stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), len(config.all_seeds))
-  n = len(config.all_seeds)  # side by side
+    stage = programs.build(stage_name, config, base, pathlib.Path('nowhere'), n)
   names = [source.name for source in (*stage.setup.sources, *stage.setup.anchor)]
   drawn = [build_supports(config, seed) for seed in config.all_seeds]
   samplers = [{name: by_name[name].sampler for name in names} for by_name in drawn]
   stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *samplers)
-
   rates = stage.rates_from(0, n)
 
   def arguments():

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from compgen_jax import config as config_lib
-from compgen_jax.benchmark import workload
+from compgen_jax.benchmark import timing, workload
 from compgen_jax.errors import ConfigError
 from compgen_jax.experiment import files, run, workdirs
 
@@ -77,8 +77,12 @@ def of_replicate(
     for row in files.read_sealed_jsonl(folder / 'curve.jsonl')
     if (row['split'], row['depth'], row['metric']) == (SPLIT, DEPTH, 'accuracy')
   ]
-  sft_minutes = config.stages[sft].steps * update_s(workdirs.stage_folder(workdir, sft, seed)) / 60
-  each_s = update_s(folder)
+  sft_minutes = (
+    config.stages[sft].steps
+    * timing.update_s(workdirs.stage_folder(workdir, sft, seed), EVERY)
+    / 60
+  )
+  each_s = timing.update_s(folder, EVERY)
   passed = next((step for step, value in curve if value >= TARGET), None)
   rl_minutes = None if passed is None or curve[0][1] > PARENT else passed * each_s / 60
   return dict(
@@ -89,16 +93,6 @@ def of_replicate(
     sft_minutes=sft_minutes,
     rl_minutes=rl_minutes,
     minutes=None if rl_minutes is None else sft_minutes + rl_minutes,
-  )
-
-
-def update_s(stage_folder: pathlib.Path) -> float:
-  """Seconds of an update: the median over rows of metrics in which nothing was evaluated."""
-  rows = files.read_sealed_jsonl(stage_folder / 'metrics.jsonl')
-  return statistics.median(
-    (row['seconds'] - before['seconds']) / (row['step'] - before['step'])
-    for before, row in zip(rows, rows[1:])
-    if before['step'] % EVERY
   )
 
 

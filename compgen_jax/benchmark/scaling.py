@@ -9,7 +9,6 @@ of one device in the same call; n devices on n cores without any cost have n.
 
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,10 @@ import jax
 from ml_collections import ConfigDict
 
 from compgen_jax import config as config_lib
-from compgen_jax.benchmark import workload
+from compgen_jax.benchmark import timing, workload
 from compgen_jax.errors import UserError
-from compgen_jax.experiment import files, processes, workdirs
+from compgen_jax.experiment import files, places, processes, workdirs
+from compgen_jax.experiment.places import Place
 from compgen_jax.experiment.progress import say
 
 PLACES = ((1, 1), (1, 2), (2, 1))  # processes, and devices of each
@@ -99,23 +99,13 @@ def measure(config: ConfigDict) -> list[dict[str, Any]]:
       _run(point, typed, folder)
       for stage in (chosen.sft, chosen.rl):
         of_stage = workdirs.stage_folder(folder / 'run', stage, typed.all_seeds[0])
-        metrics = files.read_sealed_jsonl(of_stage / 'metrics.jsonl')
         row = dict(stage=stage, kind=point.kind, processes=point.processes, devices=point.devices)
-        rows.append(
-          row | dict(batch=typed.settings(stage).batch_rows, updates_per_s=_rate(metrics))
-        )
+        rate, batch = 1.0 / timing.update_s(of_stage), typed.settings(stage).batch_rows
+        rows.append(row | dict(batch=batch, updates_per_s=rate))
   for row in rows:
     one = next(r for r in rows if r['stage'] == row['stage'])
     row['work'] = row['updates_per_s'] * row['batch'] / (one['updates_per_s'] * one['batch'])
   return rows
-
-
-def _rate(metrics: list[dict[str, Any]]) -> float:
-  """Updates a second: the median over rows of metrics but the first, in which it compiles."""
-  return statistics.median(
-    (row['step'] - before['step']) / (row['seconds'] - before['seconds'])
-    for before, row in zip(metrics, metrics[1:])
-  )
 
 
 def _run(point: Point, config: config_lib.Config, folder: pathlib.Path) -> None:
@@ -142,8 +132,6 @@ def _run(point: Point, config: config_lib.Config, folder: pathlib.Path) -> None:
 
 def _environment(point: Point, index: int, port: int) -> dict[str, str]:
   """What one sets for each of several processes on this machine."""
-  alone = {'JAX_NUM_CPU_DEVICES': str(point.devices), 'JAX_PLATFORMS': 'cpu'}
-  if point.processes == 1:
-    return alone
-  where = {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_PROCESS_ID': str(index)}
-  return alone | where | {'JAX_NUM_PROCESSES': str(point.processes)}
+  where = Place(f'localhost:{port}', point.processes, index, None)
+  devices = {'JAX_NUM_CPU_DEVICES': str(point.devices), 'JAX_PLATFORMS': 'cpu'}
+  return devices | places.variables(where)

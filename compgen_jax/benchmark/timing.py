@@ -5,6 +5,7 @@ drifts moves all of them alike. The matrix-product peak is measured in the same 
 """
 
 import dataclasses
+import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from compgen_jax.experiment import files
 from compgen_jax.learning.devices import DATA
 
 _AT_LEAST_S = 0.2  # seconds that are timed together
@@ -99,3 +101,14 @@ def matmul_peak(dtype: str, repeats: int) -> float:
       fastest = min(seconds(lambda: product(x, x)) for _ in range(3 * repeats + 1))
       best = max(best, 2.0 * devices * n**3 / fastest / 1e9)
   return best
+
+
+def update_s(stage_folder: pathlib.Path, every: int = 0) -> float:
+  """Seconds of an update of a stage that was run: the median over rows of its metrics but the
+  first, in which it compiles, and those after an evaluation, `every` so many updates (0: none)."""
+  rows = files.read_sealed_jsonl(stage_folder / 'metrics.jsonl')
+  return statistics.median(
+    (row['seconds'] - before['seconds']) / (row['step'] - before['step'])
+    for before, row in zip(rows, rows[1:])
+    if not every or before['step'] % every
+  )

@@ -31,6 +31,11 @@ class Place(NamedTuple):
   local: int | None
 
 
+def variables(here: Place) -> dict[str, str]:
+  """What one sets in the environment of a process that is to stand there."""
+  return {ADDRESS: here.address, COUNT: str(here.count), INDEX: str(here.index)}
+
+
 def place(mode: str, environment: Mapping[str, str] = os.environ) -> Place | None:
   """Where this process stands; None where it is a run by itself.
 

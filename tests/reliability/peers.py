@@ -18,7 +18,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from compgen_jax.experiment import processes
+from compgen_jax.experiment import places, processes
+from compgen_jax.experiment.places import Place
 from tests.reliability import trial
 
 CONFIG = 'tests/reliability/together.py'
@@ -30,10 +31,8 @@ PROCESSES = 4
 
 def environment(index: int, count: int, port: int) -> dict[str, str]:
   """What one sets for each of several processes on one machine, a device each."""
-  where = {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_PLATFORMS': 'cpu'}
-  return where | {
-    'JAX_NUM_PROCESSES': str(count),
-    'JAX_PROCESS_ID': str(index),
+  return places.variables(Place(f'localhost:{port}', count, index, None)) | {
+    'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': '1',
     'TF_CPP_MIN_LOG_LEVEL': '3',  # on a busy machine compilers complain that they are slow
   }
