@@ -50,8 +50,9 @@ class Case:
 
 
 def config_of(**changes):
-  """One stage, with checkpoints at updates 4, 8 and 12."""
-  config = tiny(run__checkpoint_every=4, eval__every=3, eval__pass_k=(), contrasts=(), **changes)
+  """One stage, with checkpoints at updates 4, 8 and 12 (before a point of the learning curve one is
+  saved as well, so these are at the same updates)."""
+  config = tiny(run__checkpoint_every=4, eval__every=4, eval__pass_k=(), contrasts=(), **changes)
   for stage in ('rl', 'rft'):
     del config.stages[stage]
   return config

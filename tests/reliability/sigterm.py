@@ -3,10 +3,13 @@ bits.
 
 python -m tests.reliability.sigterm [--n 30]
 
-Every third run compiles afresh, so that the signal meets a compiler. Checkpoints by number and by
-time are off: what is saved is saved because of the signal.
+Every third run compiles afresh, so that the signal meets a compiler, and every third is two
+processes that both get the signal. Checkpoints by number and by time are off: what is saved is
+saved because of the signal. A run that the signal met behind its last save and that ends well
+within the time has kept its promise too.
 """
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -14,14 +17,21 @@ import pty
 import random
 import re
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 
-from tests.reliability import trial
+from tests.reliability import peers, trial
 
 STATUS = 75
 WITHIN_S = 10.0
 OFF = ('run.checkpoint_every=100000', 'run.checkpoint_every_s=1e6', 'eval.every=0')
+# About as long to train as to start, compile and evaluate: the signal must meet updates too.
+LONG = (*OFF, 'stages.sft.steps=6000', 'stages.rl.steps=5000')
+# Two processes, a device each, whose updates take longer.
+TOGETHER = (*OFF, 'stages.sft.steps=1500', 'stages.rl.steps=800', 'mesh.data=-1', 'run.join_s=60.0')
+STAGES = ('sft/seed-0', 'rl/seed-0')
 UNCACHED = {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
 
 
@@ -40,13 +50,18 @@ class Stopped:
 
   @property
   def kind(self) -> str:
-    """Where the signal came: `saved` in the middle of training, or `nothing to save`."""
+    """Where the signal came: `saved` in the middle of training, `nothing to save` elsewhere, or
+    `ended` where all was written already."""
+    if self.status == 0 and 'report: ' in self.text:
+      return 'ended'
     return 'saved' if ': saved ' in self.text else 'nothing to save'
 
   def faults(self, workdir: pathlib.Path) -> list[str]:
     """What was promised and not kept."""
     lines = [line for line in self.text.splitlines() if 'interrupted' in line]
     found = []
+    if self.kind == 'ended':
+      return [] if self.seconds <= WITHIN_S else [f'{self.seconds:.1f} s']
     if self.status != STATUS:
       found.append(f'status {self.status}')
     if self.seconds > WITHIN_S:
@@ -61,7 +76,7 @@ class Stopped:
 def stopped(workdir: pathlib.Path, at_s: float, signals: tuple[int, ...], env=None) -> Stopped:
   """Starts a run on a terminal of its own, and sends it signals `at_s` seconds later."""
   ours, its = pty.openpty()
-  process = trial.start(workdir, *OFF, stderr=its, text=False, env=env or {})
+  process = trial.start(workdir, *LONG, stderr=its, text=False, env=env or {})
   os.close(its)
   parts: list[bytes] = []
 
@@ -89,34 +104,83 @@ def stopped(workdir: pathlib.Path, at_s: float, signals: tuple[int, ...], env=No
   return Stopped(None if over else status, seconds, text, last)
 
 
-def tried(n: int, seed: int = 0) -> tuple[int, list[str], dict[str, int], float]:
+def stopped_together(workdir: pathlib.Path, at_s: float) -> Stopped:
+  """The same of two processes, both of which get SIGTERM, as a scheduler sends it.
+
+  `status` is that of the first that did not end as it should, and `text` what both said.
+  """
+  with peers.started(workdir, *TOGETHER, config=trial.CONFIG) as processes:
+    time.sleep(at_s)
+    over, sent = any(process.poll() is not None for process in processes), time.monotonic()
+    for process in processes:
+      process.send_signal(signal.SIGTERM)
+    ends = peers.ended(processes, within_s=60.0)
+    seconds = time.monotonic() - sent
+  wrong = [status for status, _ in ends if status != STATUS]
+  told = {line for _, lines in ends for line in lines if 'interrupted' in line}
+  others = [line for _, lines in ends for line in lines if 'interrupted' not in line]
+  text = '\n'.join([*others, *told])  # what both say alike counts once
+  return Stopped(None if over else (wrong or [STATUS])[0], seconds, text, None)
+
+
+def together(workdir: pathlib.Path) -> dict[str, object]:
+  """Runs two processes to the end; what they have to end with."""
+  with peers.started(workdir, *TOGETHER, config=trial.CONFIG) as processes:
+    ends = peers.ended(processes)
+  assert [status for status, _ in ends] == [0, 0], ends
+  of_stages = {stage: trial.of_stage(workdir, stage) for stage in STAGES}
+  return {f'{stage} {k}': v for stage, found in of_stages.items() for k, v in found.items()}
+
+
+def alone(workdir: pathlib.Path) -> dict[str, str]:
+  """The same of one process."""
+  trial.finish(workdir, *LONG)
+  return trial.outcome(workdir)
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+  started = time.monotonic()
+  run()
+  return time.monotonic() - started
+
+
+def tried(n: int, folder: pathlib.Path, seed: int = 0) -> tuple[int, list[str], dict, float]:
   """`(kept, faults, how often which kind, longest seconds to the end)` of n runs."""
-  draw, kept, faults, kinds, longest = random.Random(seed), 0, [], {}, 0.0
-  with trial.reference(*OFF) as (folder, want, seconds):
-    for i in range(n):
-      workdir, uncached = folder / str(i), i % 3 == 2
-      at_s = draw.uniform(0.2, 20.0 if uncached else seconds)
-      number = (signal.SIGTERM, signal.SIGINT)[i % 2]
+  draw, kept, faults, longest = random.Random(seed), 0, [], 0.0
+  kinds = collections.Counter()
+  of_one, of_two = alone(folder / 'one'), together(folder / 'two')  # fill the compile cache
+  one_s = seconds_of(lambda: alone(folder / 'one again'))
+  two_s = seconds_of(lambda: together(folder / 'two again'))
+  for i in range(n):
+    workdir, uncached, two = folder / str(i), i % 3 == 2, i % 3 == 1
+    at_s = draw.uniform(0.2, two_s if two else 20.0 if uncached else one_s)
+    if two:
+      got = stopped_together(workdir, at_s)
+    else:
+      number = (signal.SIGTERM, signal.SIGINT)[i // 3 % 2]
       got = stopped(workdir, at_s, (number,), UNCACHED if uncached else None)
-      if got.status is None:
-        kinds['over before'] = kinds.get('over before', 0) + 1
-        found = []
-      else:
-        kinds[got.kind] = kinds.get(got.kind, 0) + 1
-        longest = max(longest, got.seconds)
-        found = got.faults(workdir)
-      trial.finish(workdir, *OFF)
-      found += trial.difference(trial.outcome(workdir), want)
-      found += [f'left over: {path}' for path in trial.leftovers(workdir)]
-      kept += not found
-      faults += [f'at {at_s:.2f} s: {fault}' for fault in found]
-  return kept, faults, kinds, longest
+    found = []
+    if got.status is not None:
+      longest, found = max(longest, got.seconds), got.faults(workdir)
+    kinds['over before' if got.status is None else got.kind] += 1
+    if two:
+      found += trial.difference(together(workdir), of_two)
+    else:
+      found += trial.difference(alone(workdir), of_one)
+    found += [f'left over: {path}' for path in trial.leftovers(workdir)]
+    kept += not found
+    faults += [f'run {i}, at {at_s:.2f} s: {fault}' for fault in found]
+  return kept, faults, dict(kinds), longest
 
 
 def main():
   n = trial.number('sigterm', 30, 'random moments').n
-  kept, faults, kinds, longest = tried(n)
-  with trial.reference(*OFF) as (folder, _, seconds):
+  # Where it is ignored (nohup, a script's &), a run would leave it so.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    kept, faults, kinds, longest = tried(n, folder)
+    seconds = seconds_of(lambda: alone(folder / 'to time'))
     twice = stopped(folder / 'twice', 0.6 * seconds, (signal.SIGINT, signal.SIGINT))
   ends_at_once = twice.status == STATUS and twice.seconds < 1.0
   figures = f'{kept} of {n} kept ({kinds}), longest {longest:.1f} s'

@@ -121,7 +121,8 @@ def of_stage(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]
   (Which can't be read where several processes have written them.)
   """
   stage = workdir / 'stages' / of
-  found = {name: (stage / name).read_text() for name in ('curve.jsonl', 'evaluation.json')}
+  files = [stage / 'curve.jsonl', stage / 'evaluation.json']
+  found = {path.name: path.read_text() for path in files if path.exists()}  # no points, no curve
   found['results'] = (workdir / 'results.jsonl').read_text()
   found['metrics'] = _metrics(stage)
   for path in sorted(stage.glob('checkpoints/*/_CHECKPOINT_METADATA')):
