@@ -143,3 +143,20 @@ def test_files_and_functions_are_short():
   long = [p for p in files if len(p.read_text().splitlines()) > MOST_LINES_OF_A_FILE]
   assert {str(path.relative_to(PACKAGE)) for path in long} == set(LONG_FILES)
   assert {name for path in files for name in _long_functions(path)} == set(LONG_FUNCTIONS)
+
+
+def test_lines_end_within_100_columns():
+  """Shell and prose that a screen cuts off. (Ruff sees to Python; rows of tables stay whole.)"""
+  root = PACKAGE.parent
+  folders = ('launch', 'results', 'tests', 'configs')
+  paths = [path for folder in folders for path in sorted((root / folder).rglob('*'))]
+  ours = [path for path in paths if path.suffix in ('.sh', '.sbatch', '.yaml', '.md')]
+  ours += [root / 'README.md', root / '.ci/run', root / '.ci/ruff.toml']
+  assert len(ours) > 20
+  wide = [
+    f'{path.relative_to(root)}:{i}'
+    for path in ours
+    for i, line in enumerate(path.read_text().splitlines(), 1)
+    if len(line) > 100 and not line.startswith('|')
+  ]
+  assert wide == []
