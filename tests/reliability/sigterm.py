@@ -163,8 +163,8 @@ def tried(n: int, folder: pathlib.Path, seed: int = 0) -> tuple[int, list[str], 
     if got.status is not None:
       longest, found = max(longest, got.seconds), got.faults(workdir)
     kinds['over before' if got.status is None else got.kind] += 1
-    if two:
-      found += trial.difference(together(workdir), of_two)
+    if two:  # what was saved for the signal may still be kept beside the end
+      found += trial.difference({k: v for k, v in together(workdir).items() if k in of_two}, of_two)
     else:
       found += trial.difference(alone(workdir), of_one)
     found += [f'left over: {path}' for path in trial.leftovers(workdir)]
