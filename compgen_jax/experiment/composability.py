@@ -75,11 +75,11 @@ def of_finished(run: Finished) -> dict[str, Any]:
     for split in config.ordered_splits:
       if _pool(config, split) == 'validation':
         continue  # regressions are fitted there
-      answers = _answers(run, arm, split)
+      answers = answers_of(run, arm, split)
       found['accuracy'] += [dict(arm=arm, split=split) | row for row in _accuracy_rows(answers)]
       if split not in config.eval.trained:
         fitted_on = _validation_split(config, split)
-        fitted = _answers(run, arm, fitted_on) if fitted_on else None
+        fitted = answers_of(run, arm, fitted_on) if fitted_on else None
         label = dict(arm=arm, split=split, fitted_on=fitted_on)
         rows = [_prediction(answers, fitted, model) for model in MODELS]
         found['predictions'] += [label | row for row in rows]
@@ -127,8 +127,9 @@ def _support_row(run: Finished, data: tuple[str, ...], seed: int) -> dict[str, A
   )
 
 
-def _answers(run: Finished, arm: str, split: str) -> Answers:
-  """An arm's answers on a split, those of all replicates one behind the other."""
+def answers_of(run: Finished, arm: str, split: str) -> Answers:
+  """An arm's answers on a split, those of all replicates one behind the other. (With them, accuracy
+  can be asked for of any group of problems, such as those that use no module of a list.)"""
   parts = []
   for seed, evaluation in run.evaluations[arm].items():
     seen = run.witnessed(arm, seed)
