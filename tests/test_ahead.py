@@ -86,6 +86,7 @@ def test_an_error_waits_for_one_program_at_most(monkeypatch):
 
   monkeypatch.setattr(platform, 'compiles_ahead', lambda: True)
   monkeypatch.setattr(stages, 'newest_checkpoint', lambda record: 0)
+  monkeypatch.setattr(ahead, '_arguments', lambda *_: ())
   monkeypatch.setattr(ahead, '_compile', compile_slowly)
   first, second = Waited(), Waited()
   with pytest.raises(ValueError, match='diverged'):
