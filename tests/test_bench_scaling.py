@@ -9,6 +9,7 @@ from compgen_jax.benchmark import scaling, table, timing
 from compgen_jax.benchmark.scaling import Point
 from compgen_jax.config import from_json, to_dict
 from compgen_jax.errors import UserError
+from compgen_jax.experiment import files
 from configs import quickstart
 from tests.experiments import tiny
 
@@ -33,7 +34,7 @@ def test_points():
 
 def test_the_row_that_compiles_is_not_timed(tmp_path):
   rows = [dict(step=4, seconds=90.0), dict(step=8, seconds=92.0), dict(step=12, seconds=94.0)]
-  scaling.files.write_sealed_jsonl(tmp_path / 'metrics.jsonl', rows)
+  files.write_sealed_jsonl(tmp_path / 'metrics.jsonl', rows)
   assert 1.0 / timing.update_s(tmp_path) == 2.0
 
 
@@ -46,7 +47,7 @@ def test_work_is_samples(monkeypatch):
       of_stage = scaling.workdirs.stage_folder(folder / 'run', stage, 3)
       of_stage.mkdir(parents=True)
       rows = [dict(step=4 * i, seconds=4 * i / metrics[point.batches]) for i in (1, 2, 3)]
-      scaling.files.write_sealed_jsonl(of_stage / 'metrics.jsonl', rows)
+      files.write_sealed_jsonl(of_stage / 'metrics.jsonl', rows)
 
   monkeypatch.setattr(scaling, '_run', run)
   monkeypatch.setattr(scaling, 'PLACES', ((1, 1), (1, 2)))
@@ -64,7 +65,7 @@ def test_runs_and_what_is_said_of_one_that_fails(tmp_path):
   config = scaling.prepared(tiny(seeds=(3, 5)), 2)
   scaling._run(Point(2, 1, 2), config, tmp_path)
   metrics = scaling.workdirs.stage_folder(tmp_path / 'run', 'rl', 3) / 'metrics.jsonl'
-  assert len(scaling.files.read_sealed_jsonl(metrics)) == scaling.CALLS['rl']
+  assert len(files.read_sealed_jsonl(metrics)) == scaling.CALLS['rl']
   assert os.sched_getaffinity(0) == affinity
   (tmp_path / 'other').mkdir()
   wrong = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=2))

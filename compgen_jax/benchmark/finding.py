@@ -77,11 +77,8 @@ def of_replicate(
     for row in files.read_sealed_jsonl(folder / 'curve.jsonl')
     if (row['split'], row['depth'], row['metric']) == (SPLIT, DEPTH, 'accuracy')
   ]
-  sft_minutes = (
-    config.stages[sft].steps
-    * timing.update_s(workdirs.stage_folder(workdir, sft, seed), EVERY)
-    / 60
-  )
+  sft_s = timing.update_s(workdirs.stage_folder(workdir, sft, seed), EVERY)
+  sft_minutes = config.stages[sft].steps * sft_s / 60
   each_s = timing.update_s(folder, EVERY)
   passed = next((step for step, value in curve if value >= TARGET), None)
   rl_minutes = None if passed is None or curve[0][1] > PARENT else passed * each_s / 60

@@ -20,19 +20,6 @@ DEVICES = (1, 2, 4, 8)
 PROCESSES = (2, 4)  # of one device each
 
 
-def together(workdir: pathlib.Path, n: int, *flags: str) -> None:
-  """The same run as n processes of one device each."""
-  with peers.started(workdir, *flags, count=n, config=CONFIG) as processes:
-    said = [process.communicate(timeout=900)[1] for process in processes]
-  assert not any(process.returncode for process in processes), said
-
-
-def held(workdir: pathlib.Path) -> dict[str, object]:
-  """All that a run must end with."""
-  of_stages = {stage: trial.of_stage(workdir, f'{stage}/seed-0') for stage in ('sft', 'rl')}
-  return {f'{stage} {k}': v for stage, found in of_stages.items() for k, v in found.items()}
-
-
 def rates(workdir: pathlib.Path) -> tuple[list[float], float]:
   """The loss of RL by row of metrics, and updates a second after the first row."""
   rows = trial.rows(workdir / 'stages/rl/seed-0/metrics.jsonl')
@@ -50,15 +37,16 @@ def main():
       workdir = folder / f'devices-{devices}'
       trial.finish(workdir, *flags, config=CONFIG, env=trial.on_devices(devices))
     for processes in PROCESSES:
-      together(folder / f'processes-{processes}', processes, *flags)
+      workdir = folder / f'processes-{processes}'
+      peers.finish(workdir, *flags, count=processes, config=CONFIG)
     for devices in (1, 2):  # without: as fast as it can
       workdir = folder / f'fast-{devices}'
       fast = (*flags, 'mesh.parts=0')
       trial.finish(workdir, *fast, config=CONFIG, env=trial.on_devices(devices))
-    want = held(folder / 'devices-1')
+    want = trial.of_stages(folder / 'devices-1')
     meshes = [f'devices-{d}' for d in DEVICES[1:]] + [f'processes-{p}' for p in PROCESSES]
     for mesh in meshes:
-      found = trial.difference(held(folder / mesh), want)
+      found = trial.difference(trial.of_stages(folder / mesh), want)
       faults += [f'{mesh}: {what}' for what in found[:3]]
     (losses, fast), (other, _) = (rates(folder / f'fast-{d}') for d in (1, 2))
     drift = float(np.max(np.abs(np.subtract(losses, other))))

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from compgen_jax.experiment import places, processes
 from compgen_jax.experiment.places import Place
@@ -74,6 +75,17 @@ def ended(ran: list[subprocess.Popen], within_s: float = 900.0) -> list[tuple[in
   until = time.monotonic() + within_s
   outputs = [process.communicate(timeout=until - time.monotonic())[1] for process in ran]
   return [(process.returncode, text.splitlines()) for process, text in zip(ran, outputs)]
+
+
+def finish(workdir: pathlib.Path, *flags: str, **kwargs: Any) -> None:
+  """Runs to the end as several processes; see `started`.
+
+  Raises:
+    AssertionError: one did not end well.
+  """
+  with started(workdir, *flags, **kwargs) as processes:
+    ends = ended(processes)
+  assert not any(status for status, _ in ends), ends
 
 
 def trains(workdir: pathlib.Path) -> bool:

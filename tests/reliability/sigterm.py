@@ -17,10 +17,8 @@ import pty
 import random
 import re
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable
 
 from tests.reliability import peers, trial
 
@@ -31,7 +29,6 @@ OFF = ('run.checkpoint_every=100000', 'run.checkpoint_every_s=1e6', 'eval.every=
 LONG = (*OFF, 'stages.sft.steps=6000', 'stages.rl.steps=5000')
 # Two processes, a device each, whose updates take longer.
 TOGETHER = (*OFF, 'stages.sft.steps=1500', 'stages.rl.steps=800', 'mesh.data=-1', 'run.join_s=60.0')
-STAGES = ('sft/seed-0', 'rl/seed-0')
 UNCACHED = {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
 
 
@@ -125,32 +122,23 @@ def stopped_together(workdir: pathlib.Path, at_s: float) -> Stopped:
 
 def together(workdir: pathlib.Path) -> dict[str, object]:
   """Runs two processes to the end; what they have to end with."""
-  with peers.started(workdir, *TOGETHER, config=trial.CONFIG) as processes:
-    ends = peers.ended(processes)
-  assert [status for status, _ in ends] == [0, 0], ends
-  of_stages = {stage: trial.of_stage(workdir, stage) for stage in STAGES}
-  return {f'{stage} {k}': v for stage, found in of_stages.items() for k, v in found.items()}
+  peers.finish(workdir, *TOGETHER, config=trial.CONFIG)
+  return trial.of_stages(workdir)
 
 
-def alone(workdir: pathlib.Path) -> dict[str, str]:
-  """The same of one process."""
-  trial.finish(workdir, *LONG)
-  return trial.outcome(workdir)
+def tried(
+  n: int, folder: pathlib.Path, of_one: dict[str, str], one_s: float, seed: int = 0
+) -> tuple[int, list[str], dict[str, int], float]:
+  """`(kept, faults, how often which kind, longest seconds to the end)` of n runs.
 
-
-def seconds_of(run: Callable[[], object]) -> float:
-  started = time.monotonic()
-  run()
-  return time.monotonic() - started
-
-
-def tried(n: int, folder: pathlib.Path, seed: int = 0) -> tuple[int, list[str], dict, float]:
-  """`(kept, faults, how often which kind, longest seconds to the end)` of n runs."""
+  `of_one`, `one_s`: outcome and seconds of a run of one process that was left alone.
+  """
   draw, kept, faults, longest = random.Random(seed), 0, [], 0.0
   kinds = collections.Counter()
-  of_one, of_two = alone(folder / 'one'), together(folder / 'two')  # fill the compile cache
-  one_s = seconds_of(lambda: alone(folder / 'one again'))
-  two_s = seconds_of(lambda: together(folder / 'two again'))
+  of_two = together(folder / 'two')  # fills the compile cache
+  started = time.monotonic()
+  together(folder / 'two again')
+  two_s = time.monotonic() - started
   for i in range(n):
     workdir, uncached, two = folder / str(i), i % 3 == 2, i % 3 == 1
     at_s = draw.uniform(0.2, two_s if two else 20.0 if uncached else one_s)
@@ -166,7 +154,8 @@ def tried(n: int, folder: pathlib.Path, seed: int = 0) -> tuple[int, list[str], 
     if two:  # what was saved for the signal may still be kept beside the end
       found += trial.difference({k: v for k, v in together(workdir).items() if k in of_two}, of_two)
     else:
-      found += trial.difference(alone(workdir), of_one)
+      trial.finish(workdir, *LONG)
+      found += trial.difference(trial.outcome(workdir), of_one)
     found += [f'left over: {path}' for path in trial.leftovers(workdir)]
     kept += not found
     faults += [f'run {i}, at {at_s:.2f} s: {fault}' for fault in found]
@@ -177,11 +166,9 @@ def main():
   n = trial.number('sigterm', 30, 'random moments').n
   # Where it is ignored (nohup, a script's &), a run would leave it so.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    kept, faults, kinds, longest = tried(n, folder)
-    seconds = seconds_of(lambda: alone(folder / 'to time'))
-    twice = stopped(folder / 'twice', 0.6 * seconds, (signal.SIGINT, signal.SIGINT))
+  with trial.reference(*LONG) as (folder, of_one, one_s):
+    kept, faults, kinds, longest = tried(n, folder, of_one, one_s)
+    twice = stopped(folder / 'twice', 0.6 * one_s, (signal.SIGINT, signal.SIGINT))
   ends_at_once = twice.status == STATUS and twice.seconds < 1.0
   figures = f'{kept} of {n} kept ({kinds}), longest {longest:.1f} s'
   figures += f'; second Ctrl-C: status {twice.status} in {twice.seconds:.1f} s'

@@ -130,6 +130,12 @@ def of_stage(workdir: pathlib.Path, of: str = 'sft/seed-0') -> dict[str, object]
   return found
 
 
+def of_stages(workdir: pathlib.Path) -> dict[str, object]:
+  """The same of SFT and of RL."""
+  found = {stage: of_stage(workdir, f'{stage}/seed-0') for stage in ('sft', 'rl')}
+  return {f'{stage} {k}': v for stage, held in found.items() for k, v in held.items()}
+
+
 def leftovers(workdir: pathlib.Path) -> list[str]:
   """Files and folders that are not finished."""
   return [str(path) for path in workdir.rglob('*') if 'tmp' in path.name]
