@@ -15,6 +15,7 @@ from compgen_jax.task.vocab import TaskConfig
 LARGEST = {
   'd_model': 2**16,
   'n_layers': 2**10,
+  'repeats': 2**6,
   'n_heads': 2**16,
   'd_ff': 2**20,
   'address_markers': 2**6,

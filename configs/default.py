@@ -100,6 +100,7 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.d_model = 64  # width
   config.model.n_layers = 2  # blocks of attention and feed-forward part
+  config.model.repeats = 1  # times that all blocks are run, in order, with the same weights
   config.model.n_heads = 2  # attention heads; 4 were behind (results/NOTES.md)
   config.model.d_ff = 256  # hidden width of the feed-forward part
   config.model.positions = 'segment'  # segment: name of its segment and index in it | rope | none

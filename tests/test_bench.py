@@ -42,6 +42,8 @@ def test_forward_flops_by_hand():
   d, f, v = 16, 32, config.task.vocab_size
   block = 2 * 5 * (3 * d * d + d * d + d * f + f * d) + 2 * 2 * 5 * 7 * d
   assert flops.forward(model, 3, 5, 7, 2) == 3 * (block + 2 * 2 * d * v)
+  twice = run.build_setup(from_config_dict(tiny(model__repeats=2)), 1).model
+  assert flops.forward(twice, 3, 5, 7, 2) == 3 * (2 * block + 2 * 2 * d * v)
 
 
 def test_update_flops_by_hand():

@@ -45,6 +45,7 @@ def test_what_the_parts_grow_with():
 
   everything = {field.name for field in dataclasses.fields(memory.Memory)}
   assert grown(model__n_layers=8) == everything - {'data'}
+  assert grown(model__repeats=8) == {'activations', 'cache'}
   assert grown(rl__prompts=64, rl__group=8) >= {'data'}
   assert 'activations' in grown(run__microbatch_rows=64, rl__prompts=256)
   assert grown(eval__problems=4096) >= {'data'}

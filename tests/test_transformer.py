@@ -19,6 +19,7 @@ KINDS = [
   dict(positions='segment', conv_width=4, tied=True),
   dict(positions='segment', conv_width=0, tied=False),
   dict(positions='segment', conv_width=4, tied=True, address_markers=3),
+  dict(positions='segment', conv_width=4, tied=True, address_markers=3, repeats=2),
   dict(positions='rope', conv_width=4, tied=False),
   dict(positions='rope', conv_width=0, tied=True),
   dict(positions='none', conv_width=4, tied=True),
@@ -325,6 +326,23 @@ def test_remat_and_scan_change_nothing(remat, scan_layers):
   for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(plain_gradient), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
   assert all(np.max(np.abs(leaf)) > 1e-5 for leaf in jax.tree.leaves(plain_gradient))
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
+def test_repeats_share_weights(scan_layers):
+  """Catches blocks that are run too often, too seldom or in another order.
+
+  Two blocks run twice are four blocks, of which the third is the first, and the fourth the second.
+  """
+  m = models.model(repeats=2, scan_layers=scan_layers)
+  params = models.params(m)
+  assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(params['blocks']))
+  four = params | {'blocks': jax.tree.map(lambda x: jnp.concatenate([x, x]), params['blocks'])}
+  tokens = mixed_rows()
+  want = quick_jit(models.model(n_layers=4).apply)(four, tokens)
+  np.testing.assert_allclose(logits_of(m, tokens), want, atol=1e-5)
+  once = quick_jit(models.model().apply)(params, tokens)
+  assert np.max(np.abs(once - want)) > 0.1
 
 
 def test_attended():

@@ -24,7 +24,7 @@ def forward(model: Model, rows: float, queries: int, keys: float, logits: int) -
   """
   c = model.config
   block = 2 * queries * (4 * c.d_model**2 + 2 * c.d_model * c.d_ff) + 4 * queries * keys * c.d_model
-  return float(rows * (c.n_layers * block + 2 * logits * c.d_model * model.vocab_size))
+  return float(rows * (c.depth * block + 2 * logits * c.d_model * model.vocab_size))
 
 
 def packed_row(model: Model, columns: int) -> float:

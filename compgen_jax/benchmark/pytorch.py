@@ -26,7 +26,11 @@ from compgen_jax.learning.devices import Devices
 
 # What is written there. The rest of the config is free.
 _MODEL = dict(
-  model__positions='segment', model__conv_width=4, model__tied=True, model__dtype='float32'
+  model__positions='segment',
+  model__conv_width=4,
+  model__tied=True,
+  model__dtype='float32',
+  model__repeats=1,
 )
 
 

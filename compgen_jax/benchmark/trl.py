@@ -27,7 +27,7 @@ def compare(
   """`beside` at each shape: every sample is written to its last column and learned from."""
   found = []
   for d_model, n_layers in shapes:
-    changes = dict(rl={'optimizer': 'adamw'}, model__dtype='float32')
+    changes = dict(rl={'optimizer': 'adamw'}, model__dtype='float32', model__repeats=1)
     work = Workload(at_shape(config, d_model, n_layers, rows, **changes), rows)
     found.append(beside(work, np.full(rows, work.n_trace), repeats, 'rl_step'))
   return found

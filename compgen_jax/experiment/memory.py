@@ -138,9 +138,9 @@ def _activations(base: Setup, n_rows: int, n_columns: int) -> int:
   of_token = 10 * config.d_model + 2 * config.d_ff
   of_block = width * of_token * itemsize + 2 * config.n_heads * attended * FLOAT
   if config.remat:
-    of_blocks = of_block + config.n_layers * width * config.d_model * itemsize
+    of_blocks = of_block + config.depth * width * config.d_model * itemsize
   else:
-    of_blocks = config.n_layers * of_block
+    of_blocks = config.depth * of_block
   return at_once * (of_blocks + 3 * width * model.vocab_size * FLOAT)
 
 
@@ -152,7 +152,7 @@ def _cache(base: Setup, n_rows: int, n_columns: int) -> int:
   config, n = base.model.config, base.devices.model
   itemsize = DTYPES[config.dtype].dtype.itemsize
   width = config.d_model // (n if config.n_heads % n == 0 else 1)
-  return 2 * n_rows * n_columns * config.n_layers * 2 * width * itemsize
+  return 2 * n_rows * n_columns * config.depth * 2 * width * itemsize
 
 
 # What there is ------------------------------------------------------------------------------------
@@ -205,7 +205,8 @@ def _fields(config: Config, stage: str, part: str) -> str:
   if part in ('parameters', 'optimizer', 'gradients'):
     return of_model
   if part == 'activations':
-    return f'{of_model}, run.microbatch_rows={config.run.microbatch_rows}'
+    of_run = f'model.repeats={model.repeats}, run.microbatch_rows={config.run.microbatch_rows}'
+    return f'{of_model}, {of_run}'
   names = (settings.batch_field, *(['group'] if config.kind(stage).explores else []))
   of_batch = [
     f'{validation.settings_field(config, stage, name)}={getattr(settings, name)}' for name in names

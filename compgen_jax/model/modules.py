@@ -24,6 +24,7 @@ class ModelConfig:
 
   d_model: int = 64
   n_layers: int = 2
+  repeats: int = 1
   n_heads: int = 2
   d_ff: int = 256
   positions: str = 'segment'
@@ -33,6 +34,11 @@ class ModelConfig:
   dtype: str = 'float32'
   remat: bool = False
   scan_layers: bool = False
+
+  @property
+  def depth(self) -> int:
+    """Blocks that a token passes: each of `n_layers` blocks, `repeats` times."""
+    return self.n_layers * self.repeats
 
 
 class Layout(NamedTuple):
@@ -103,7 +109,7 @@ class Block(nn.Module):
     self, x_BxTxD: jax.Array, layout: Layout, cache: BlockCache | None
   ) -> tuple[jax.Array, BlockCache]:
     """The block's output [B, T, D], and its cache with these columns in it."""
-    residual_scale = (2 * self.config.n_layers) ** -0.5
+    residual_scale = (2 * self.config.depth) ** -0.5
     h_BxTxD, tail = self._convolve(self.attention_norm(x_BxTxD), layout, cache)
     mixed_BxTxD, keys, values = self._attend(h_BxTxD, layout, cache)
     x_BxTxD += mixed_BxTxD * residual_scale

@@ -14,6 +14,9 @@ The config chooses what it knows instead:
   `rope` rotates queries and keys (Su et al. 2021, arXiv 2104.09864). `none` adds nothing
   (Kazemnejad et al. 2023, arXiv 2305.19466).
 
+With `repeats` > 1 all blocks are run in order so many times, with the same weights (Dehghani et al.
+2019, arXiv 1807.03819): more computation, no more parameters.
+
 Callers use `Model`. The Flax modules behind it are in modules.py.
 
 Shape letters: B rows, T columns, K key columns (of the cache), P prompt columns, D width, H
@@ -51,7 +54,7 @@ class Cache(NamedTuple):
   """The decode cache, a pytree.
 
   Attributes:
-    blocks: the cache of each block.
+    blocks: the cache of each block, one for each time that it is run.
     valid: bool[B, K], columns that hold a token other than padding.
     column: int32[], the next column to write.
     markers: int32[B, I], the last markers, that of the last token's segment first.
@@ -217,20 +220,23 @@ class Model:
 
     if self.config.remat:
       block = jax.checkpoint(block)
-    if self.config.scan_layers:
-      return jax.lax.scan(lambda x, p: (block(p, x), None), x, params['blocks'])[0]
-    for i in range(self.config.n_layers):
-      x = block(_block(params, i), x)
+    for _ in range(self.config.repeats):
+      if self.config.scan_layers:
+        x = jax.lax.scan(lambda x, p: (block(p, x), None), x, params['blocks'])[0]
+      else:
+        for i in range(self.config.n_layers):
+          x = block(_block(params, i), x)
     return x
 
   def _run_cached(self, params, x, layout: Layout, caches):
     """As `_run_blocks`, and the cache of each block.
 
-    `caches`: each block's cache of the earlier columns, or None.
+    `caches`: of the earlier columns, one each time that a block is run, or None.
     """
     new_caches = []
     for i, cache in enumerate(caches):
-      x, new = Block(self.config).apply({'params': _block(params, i)}, x, layout, cache)
+      weights = {'params': _block(params, i % self.config.n_layers)}
+      x, new = Block(self.config).apply(weights, x, layout, cache)
       new_caches.append(new)
     return x, tuple(new_caches)
 
@@ -258,7 +264,7 @@ class Model:
     markers_BxPxI, indices_BxP = self.addresses(tokens_BxP)
     x = self._embed(params, tokens_BxP, (markers_BxPxI, indices_BxP))
     layout = self._layout(valid_BxP.astype(jnp.int32))
-    x, blocks = self._run_cached(params, x, layout, [None] * self.config.n_layers)
+    x, blocks = self._run_cached(params, x, layout, [None] * self.config.depth)
     column = jnp.int32(tokens_BxP.shape[1])
     cache = Cache(blocks, valid_BxP, column, markers_BxPxI[:, -1], indices_BxP[:, -1])
     return self._logits(params, x[:, -1:])[:, 0], self.extend(cache, capacity)

@@ -132,7 +132,7 @@ OF_VALUES = (
   value('supports.sft.with_skills', "('revers',)"),
   value('model.positions', 'sinus'),
   value('model.dtype', 'float16'),
-  *(value(f'model.{x}', '0') for x in ('d_model', 'n_layers', 'n_heads', 'd_ff')),
+  *(value(f'model.{x}', '0') for x in ('d_model', 'n_layers', 'repeats', 'n_heads', 'd_ff')),
   value('model.n_heads', '3'),
   value('model.conv_width', '17'),
   *(value('optimizer.b2', text) for text in ('1.0', '-0.1', 'inf')),

@@ -1,0 +1,40 @@
+"""How many layers? Finding 1's SFT and RL on compounds with other stacks of blocks, at equal time.
+
+  for what in 2 3 4 2x2; do
+    WORKDIR=runs/layers/$what launch/run.sh configs/layers.py:$what '--config.seeds=(0, 1, 2)'
+  done
+  .venv/bin/python -m compgen_jax.collect --workdirs='runs/layers/*' --out=runs/layers/compared
+
+Hardware: one CPU core, a quarter of an hour a line. To expect: results/layers.
+
+The argument is the number of blocks; `2x2` is two blocks run twice, with shared weights
+(model.repeats). Updates are those of two blocks divided by the blocks that a token passes, which
+makes runs take about equally long; `NAME+` makes as many updates as two blocks do. Everything is
+measured on the validation pool: a choice is made here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import finding1
+
+STACKS = {'2': (2, 1), '3': (3, 1), '4': (4, 1), '2x2': (2, 2)}  # blocks, times that they are run
+SFT, RL = 2000, 600  # updates of two blocks
+
+
+def get_config(stack: str = '2') -> ConfigDict:
+  name = stack.removesuffix('+')
+  if name not in STACKS:
+    raise ValueError(f'stack {stack!r}; legal is {" | ".join(STACKS)}, or one of them with a +')
+  config = finding1.get_config()
+  config.experiment = 'layers'
+  config.model.n_layers, config.model.repeats = STACKS[name]
+  config.stages = ConfigDict({name: config.stages[name] for name in ('sft', 'compound')})
+  shorter = 2 / (config.model.n_layers * config.model.repeats) if name == stack else 1
+  config.stages.sft.steps, config.stages.compound.steps = round(SFT * shorter), round(RL * shorter)
+  for split in [name for name in config.eval.splits if name.endswith('_prefixed')]:
+    del config.eval.splits[split], config.supports[split]
+  for name in ('unseen', 'deeper'):
+    config.supports[name].pool = 'validation'
+  config.eval.update(every=200, curve_problems=256, problems=512, pass_k=())
+  config.contrasts = ()
+  return config
