@@ -1,6 +1,7 @@
 """Finding 1: RL takes compound traces apart into modules and recombines them.
 
   launch/run.sh configs/finding1.py '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding1.py:3 '--config.seeds=(0, 1, 2, 3, 4)'
 
 Hardware: one H100, about fifteen minutes for the five replicates side by side (reckoned from its
 rates; compiling is a third of it); or one CPU core, about two hours a replicate. To expect, at
@@ -10,9 +11,12 @@ SFT continued 19 % (results/finding1_h100).
 All arms start from one SFT parent, which saw 48 compositions of two and three steps. They see
 equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same with an anchor (a
 tenth of SFT's loss, on 30 of SFT's problems, in every update: what single steps do not exercise is
-else unlearned), rejection fine-tuning on the prompts of the first, and SFT continued. Splits:
-`seen` (the 48, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four to eight),
-and the last two once more behind given dry steps (`_prefixed`).
+else unlearned), RL on atoms and compounds half and half, rejection fine-tuning on the prompts of
+the first, and SFT continued. Splits: `seen` (the 48, new inputs), `unseen` (two and three steps,
+pool `test`), `deeper` (four to eight), and the last two once more behind given dry steps
+(`_prefixed`).
+
+The argument is the depths of compositions that SFT and RL see: `2+3`, or `3`, as in the paper.
 """
 
 from ml_collections import ConfigDict
@@ -21,11 +25,15 @@ from configs import default, quickstart
 
 UPDATES = 2000
 GROUP = 8  # samples of a prompt
+TRAINED = {'2+3': (2, 3), '3': (3,)}  # depths of what SFT and RL see
 # As many problems with prefix as without, or RL on atoms costs what SFT has of depth.
 SFT_SHARES = (0.375, 0.375, 0.25)
 
 
-def get_config() -> ConfigDict:
+def get_config(trained: str = '2+3') -> ConfigDict:
+  """`trained`: depths of the compositions in SFT and RL, 2+3 | 3."""
+  if trained not in TRAINED:
+    raise ValueError(f'depths {trained!r}; legal is {" | ".join(TRAINED)}')
   config = common('finding1', {'all': UPDATES})
   config.rl.group = config.rft.group = GROUP
   config.supports.deeper.depths = (4, 5, 6, 7, 8)
@@ -34,11 +42,15 @@ def get_config() -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
+  for name in ('sft', 'sft_prefixed', *quickstart.RL_DATA):
+    config.supports[name].depths = TRAINED[trained]
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
   add_arm(config, 'compound', 'rl', compounds)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)
   anchor = dict(anchor=quickstart.SFT_DATA, anchor_batch=30)
   add_arm(config, 'atomic_anchored', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC, **anchor)
+  half = {name: share / 2 for name, share in compounds.items()}
+  add_arm(config, 'both', 'rl', half | {'atoms': 0.5})
   add_arm(config, 'rft', 'rft', compounds)
   config.contrasts = (
     ('f1.L4.sft', ((1, 'sft', 'deeper', 4),)),
@@ -54,6 +66,7 @@ def get_config() -> ConfigDict:
     ),
     difference('f1.L4.compound_minus_sft_continued', 'compound', 'sft_continued', 'deeper', 4),
     difference('f1.L4.compound_minus_rft', 'compound', 'rft', 'deeper', 4),
+    difference('f1.L4.compound_minus_both', 'compound', 'both', 'deeper', 4),
     (
       'f1.L3.unseen_gain_minus_seen_gain',
       (

@@ -3,7 +3,7 @@
   for what in 2 3 4 2x2; do
     WORKDIR=runs/layers/$what launch/run.sh configs/layers.py:$what '--config.seeds=(0, 1, 2)'
   done
-  .venv/bin/python -m compgen_jax.collect --workdirs='runs/layers/*' --out=runs/layers/compared
+  .venv/bin/python -m compgen_jax.collect runs/layers/* --out=runs/layers_compared
 
 Hardware: one CPU core, a quarter of an hour a line. To expect: results/layers.
 

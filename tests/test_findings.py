@@ -12,12 +12,21 @@ from compgen_jax.experiment import run
 from compgen_jax.learning import batches
 from compgen_jax.learning.setup import Source
 from compgen_jax.task import tables
-from configs import estimators, finding2, finding3, finding4, phase, with_validation
+from configs import (
+  estimators,
+  finding1,
+  finding2,
+  finding3,
+  finding4,
+  layers,
+  phase,
+  with_validation,
+)
 from tests import helpers
 from tests.models import quick_jit
 
 NAMES = ('finding2', 'finding3', 'finding4')
-FINDINGS = ('finding1', *NAMES, *(f'{name}:small' for name in NAMES))
+FINDINGS = ('finding1', 'finding1:3', *NAMES, *(f'{name}:small' for name in NAMES))
 ROOTS = ('sft', 'sft_missing', 'sft_isolated')
 
 
@@ -78,6 +87,37 @@ def test_no_arm_sees_what_is_reported_as_unseen(name):
   assert {config.supports[config.eval.splits[split]].pool for split in unseen} == {'test'}
   trained = {support for stage in config.stages.values() for support in stage.data}
   assert {config.supports[support].pool for support in trained} <= {'sft', 'rl'}
+
+
+@pytest.mark.parametrize('depths', ['2+3', '3'])
+def test_finding_1_trains_on_the_depths_that_are_named(depths):
+  """A composition of two steps where the config promises three alone, or `both` that is one."""
+  config = from_config_dict(finding(f'finding1:{depths}'))
+  wanted = {int(depth) for depth in depths.split('+')}
+  plain = {name for name, support in config.supports.items() if not support.dry}
+  data = {arm: plain & set(stage.data) for arm, stage in config.stages.items()}
+  for arm in ('sft', 'sft_continued', 'compound', 'rft'):
+    assert {d for name in data[arm] for d in config.supports[name].depths} == wanted
+  assert data['both'] == data['compound'] | data['atomic']
+  of_atoms = sum(share for share, depth, _ in shown(config, 'both', 0, 20) if depth == 1)
+  assert of_atoms == pytest.approx(0.5)
+  with pytest.raises(ValueError, match="'4'; legal is 2\\+3 | 3"):
+    finding1.get_config('4')
+
+
+@pytest.mark.parametrize('stack, blocks', [('2', 2), ('3', 3), ('4', 4), ('2x2', 4), ('2x2+', 4)])
+def test_layers_take_equal_time_on_the_validation_pool(stack, blocks):
+  """A stack that is trained for longer, or measured on what is reported."""
+  config = from_config_dict(layers.get_config(stack))
+  assert config.model.depth == blocks
+  longer = blocks / 2 if stack.endswith('+') else 1
+  wanted = {'sft': layers.SFT * longer, 'compound': layers.RL * longer}
+  for arm, updates in wanted.items():
+    assert abs(config.stages[arm].steps * blocks / 2 - updates) <= 1
+  measured = set(config.eval.splits) - set(config.eval.trained)
+  assert {config.supports[config.eval.splits[split]].pool for split in measured} == {'validation'}
+  with pytest.raises(ValueError, match="'5'; legal is 2"):
+    layers.get_config('5')
 
 
 def test_finding_3_holds_out_what_is_named():
