@@ -11,6 +11,7 @@ other for ever.
 import concurrent.futures
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 
@@ -66,13 +67,21 @@ def _until_over(future: concurrent.futures.Future) -> None:
 
 
 def _arguments(stage: Stage, replicates: list[Replicate]) -> tuple[TrainState, Given, int]:
-  """Arguments of the program as they come from a parent, or from initialisation."""
+  """Shapes and places of the program's arguments, as from a parent or from initialisation."""
   seeds = tuple(replicate.seed for replicate in replicates)
   start = initial_params(stage.setup, seeds)
   if stage.init_from:
     start = placed(stage.setup, start)
   state = spread(stage.setup, initial_state(stage.setup, start))
-  return state, arguments(stage, replicates, start), 1
+  return jax.tree.map(_shape, (state, arguments(stage, replicates, start), 1))
+
+
+def _shape(x: Any) -> Any:
+  """What a program is compiled for: of an array no values. (One that may move has no place.)"""
+  if not isinstance(x, jax.Array):
+    return x
+  sharding = x.sharding if x.committed else None
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def _compile(stage: Stage, args: tuple[TrainState, Given, int], mesh: jax.sharding.Mesh) -> None:
