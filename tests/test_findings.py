@@ -230,7 +230,7 @@ def test_phase_varies_novelty_alone(n):
   sft = tables.build('sft', config.supports['sft'], config.task, config.pools, 0)
   assert len(sft.table.depth) == n
   assert config.eval.splits['unseen'] == 'unseen' and config.supports['unseen'].pool == 'test'
-  for percent in phase.NOVELTY:
+  for percent in map(int, phase.NOVELTY):
     stage = config.stages[f'novel_{percent}']
     new = {'seen': 0.0, 'new': 0.0}
     for name, share in zip(stage.data, stage.shares):
@@ -240,6 +240,10 @@ def test_phase_varies_novelty_alone(n):
       assert same or support.config.pool == 'rl'  # disjoint from SFT's by content
     assert new == pytest.approx({'seen': 1 - percent / 100, 'new': percent / 100})
     assert (stage.init_from, stage.steps) == ('sft', phase.UPDATES)
+  some = finding('phase:0+100')
+  assert [arm for arm in some.stages if arm.startswith('novel')] == ['novel_0', 'novel_100']
+  with pytest.raises(ValueError, match="'10'; legal is some of 0"):
+    finding('phase:0+10')
 
 
 def test_estimators_differ_in_one_setting():
