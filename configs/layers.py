@@ -15,7 +15,7 @@ measured on the validation pool: a choice is made here.
 
 from ml_collections import ConfigDict
 
-from configs import finding1
+from configs import finding1, quickstart
 
 STACKS = {'2': (2, 1), '3': (3, 1), '4': (4, 1), '2x2': (2, 2)}  # blocks, times that they are run
 SFT, RL = 2000, 600  # updates of two blocks
@@ -31,10 +31,6 @@ def get_config(stack: str = '2') -> ConfigDict:
   config.stages = ConfigDict({name: config.stages[name] for name in ('sft', 'compound')})
   shorter = 2 / (config.model.n_layers * config.model.repeats) if name == stack else 1
   config.stages.sft.steps, config.stages.compound.steps = round(SFT * shorter), round(RL * shorter)
-  for split in [name for name in config.eval.splits if name.endswith('_prefixed')]:
-    del config.eval.splits[split], config.supports[split]
-  for name in ('unseen', 'deeper'):
-    config.supports[name].pool = 'validation'
+  quickstart.on_validation(config)
   config.eval.update(every=200, curve_problems=256, problems=512, pass_k=())
-  config.contrasts = ()
   return config

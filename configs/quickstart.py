@@ -94,6 +94,13 @@ def add_support(config: ConfigDict, name: str, **fields) -> None:
   config.supports[f'{name}_prefixed'] = default.support(**fields, prefix=PREFIX)
 
 
+def on_validation(config: ConfigDict) -> None:
+  """Measures on the validation pool what is else reported, where settings are chosen."""
+  for split in set(config.eval.splits) - set(config.eval.trained):
+    config.supports[config.eval.splits[split]].pool = 'validation'
+  config.contrasts = ()
+
+
 def contrasts(name: str, splits: tuple[str, ...]) -> tuple:
   """RL on compounds minus each other arm, on each split, mean over its depths."""
   return tuple(

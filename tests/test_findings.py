@@ -20,6 +20,7 @@ from configs import (
   finding4,
   layers,
   phase,
+  tuning,
   with_validation,
 )
 from tests import helpers
@@ -255,3 +256,18 @@ def test_estimators_differ_in_one_setting():
       assert config.stages[arm].data == config.stages['rloo'].data
       changed = {'reward': arm} if arm in estimators.REWARDS else {'estimator': arm}
       assert config.settings(arm) == dataclasses.replace(default, **changed)
+
+
+def test_tuning_tries_settings_alone_on_the_validation_pool():
+  """An arm that trains on something else, or a choice that is made on what is reported."""
+  config = from_config_dict(finding('tuning'))
+  wanted = from_config_dict(finding('finding1'))
+  for arm, tries in tuning.TRIES.items():
+    for name, changes in tries.items():
+      stage, base = config.stages[f'{arm}_{name}'], wanted.stages[arm]
+      assert (stage.data, stage.shares, stage.steps) == (base.data, base.shares, tuning.UPDATES)
+      changed = dataclasses.replace(wanted.settings(arm), **changes)
+      assert config.settings(f'{arm}_{name}') == changed
+  assert len(tuning.TRIES['rft']) >= len(tuning.TRIES['compound'])
+  measured = set(config.eval.splits) - set(config.eval.trained)
+  assert {config.supports[config.eval.splits[split]].pool for split in measured} == {'validation'}
