@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import string
 import subprocess
 import sys
@@ -124,6 +125,30 @@ def test_slurm():
   )
   said = dry(*SLURM, '--dry-run', CONFIG, '--out=o', SLURM_ARRAY_TASK_ID='3')
   assert said.strip().endswith(f'launch/sweep.py {CONFIG} --out=o --task=3')
+
+
+def test_run_chooses_a_workdir(tmp_path):
+  """Published results that a run of their config overwrites; a run that doesn't continue."""
+  (tmp_path / 'launch').mkdir()
+  shutil.copy('launch/run.sh', tmp_path / 'launch')
+  environment = 'cd "$(dirname "${BASH_SOURCE[0]}")/.."; python=echo'
+  (tmp_path / 'launch/environment.sh').write_text(environment)
+  (tmp_path / 'runs/mine/stages').mkdir(parents=True)
+  (tmp_path / 'results/finding1').mkdir(parents=True)
+  (tmp_path / 'configs').mkdir()
+  configs = {
+    'configs/finding3.py': 'runs/finding3',
+    'configs/finding3.py:small': 'runs/finding3-small',
+    'runs/mine/config.json': 'runs/mine',
+    'results/finding1/config.json': 'runs/finding1',
+  }
+  for config, workdir in configs.items():
+    (tmp_path / config.split(':')[0]).touch()
+    for given in ({}, {'WORKDIR': 'w'}):
+      said = dry('bash', str(tmp_path / 'launch/run.sh'), config, SEEDS, **given)
+      wanted = given.get('WORKDIR', workdir)
+      command = f'-m compgen_jax.main --config={config} --workdir={wanted} {SEEDS}'
+      assert said.strip() == command
 
 
 @pytest.mark.parametrize('launcher', [TPU, GKE, SLURM])
