@@ -14,14 +14,9 @@ The config chooses what it knows instead:
   `rope` rotates queries and keys (Su et al. 2021, arXiv 2104.09864). `none` adds nothing
   (Kazemnejad et al. 2023, arXiv 2305.19466).
 
-With `repeats` > 1 all blocks are run in order so many times, with the same weights (Dehghani et al.
-2019, arXiv 1807.03819): more computation, no more parameters.
-
-Callers use `Model`. The Flax modules behind it are in modules.py.
-
-Shape letters: B rows, T columns, K key columns (of the cache), P prompt columns, D width, H
-attention heads, A width of a head, O taps of the convolution, N blocks, V vocabulary entries, I
-markers of an address.
+Callers use `Model`. The Flax modules behind it are in modules.py. Shape letters: B rows, T columns,
+K key columns (of the cache), P prompt columns, D width, H attention heads, A width of a head, O
+taps of the convolution, N blocks, V vocabulary entries, I markers of an address.
 """
 
 import dataclasses
@@ -220,12 +215,12 @@ class Model:
 
     if self.config.remat:
       block = jax.checkpoint(block)
-    for _ in range(self.config.repeats):
-      if self.config.scan_layers:
+    if self.config.scan_layers:
+      for _ in range(self.config.repeats):
         x = jax.lax.scan(lambda x, p: (block(p, x), None), x, params['blocks'])[0]
-      else:
-        for i in range(self.config.n_layers):
-          x = block(_block(params, i), x)
+      return x
+    for i in range(self.config.depth):
+      x = block(_block(params, i), x)
     return x
 
   def _run_cached(self, params, x, layout: Layout, caches):
@@ -235,8 +230,7 @@ class Model:
     """
     new_caches = []
     for i, cache in enumerate(caches):
-      weights = {'params': _block(params, i % self.config.n_layers)}
-      x, new = Block(self.config).apply(weights, x, layout, cache)
+      x, new = Block(self.config).apply({'params': _block(params, i)}, x, layout, cache)
       new_caches.append(new)
     return x, tuple(new_caches)
 
@@ -298,6 +292,8 @@ class Model:
 
 
 def _block(params, i: int):
-  """The parameters of block i, from stacked or unstacked ones."""
+  """The parameters of the block that is run as number i, from stacked or unstacked ones."""
   blocks = params['blocks']
-  return blocks[i] if isinstance(blocks, tuple) else jax.tree.map(lambda leaf: leaf[i], blocks)
+  if isinstance(blocks, tuple):
+    return blocks[i % len(blocks)]
+  return jax.tree.map(lambda leaf: leaf[i % len(leaf)], blocks)
