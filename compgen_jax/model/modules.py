@@ -37,7 +37,7 @@ class ModelConfig:
 
   @property
   def depth(self) -> int:
-    """Blocks that a token passes. With `repeats` > 1 all blocks are run in order so many times, with
+    """Blocks that a token passes. With `repeats` > 1 all are run in order so many times, with
     the same weights (Dehghani et al. 2019, arXiv 1807.03819)."""
     return self.n_layers * self.repeats
 
