@@ -6,7 +6,8 @@
 
 Hardware: one H100 for all modules, some twenty minutes for two mechanisms and five replicates side
 by side (reckoned from its rates), or a CPU core, an hour a replicate. To expect, for `merge` at
-L = 2: SFT 39 %, as nothing 45, as atoms 55, in three steps 62, in two 67 (results/finding3_h100).
+L = 2: SFT 39 %, as nothing 45, as atoms 55, in three steps 62, in two 67 (results/finding3_h100;
+`greater`: results/finding3_greater, twelve minutes a replicate on a core of an AMD EPYC).
 The small task, that of the quickstart: a replicate a quarter of an hour on a core and compiling as
 long again, once; 32 %, 36, 40, 42 and 49 (results/finding3).
 
