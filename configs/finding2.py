@@ -11,7 +11,7 @@ nothing else runs beside (reckoned from its rates); to expect: SFT 45 %, `none` 
 
 Eight skills (four in the small task) leave the RL data, with every composition that holds one of
 them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`).
-All arms start from the SFT parent of finding 1, which has seen all skills, and see equally many
+All arms start from one SFT parent, which has seen all skills, and see equally many
 prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
 `composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
 to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding 1.

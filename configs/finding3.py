@@ -15,7 +15,7 @@ Each of four routing mechanisms in turn (two in the small task), one of each fam
 data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:
 as atoms (`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`).
 Names of mechanisms with `+` between them, in place of a size: all modules, these held out in turn.
-All arms start from the SFT parent of finding 1, which has seen all mechanisms, and see equally many
+All arms start from one SFT parent, which has seen all mechanisms, and see equally many
 prompts; what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
 `depth2_NAME`, and SFT continued. Splits: `with_NAME` (compositions that hold the mechanism, pool
 `test`, two to five steps), and the first four of finding 1. Contrasts are means over them.

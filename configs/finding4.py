@@ -10,10 +10,10 @@ single steps (results/finding4). With all modules: SFT 46, on SFT's 48 compositi
 61, on the whole pool 69, 55 and 22 (results/finding4_h100), in a quarter of an hour on one H100
 (reckoned from its rates).
 
-Two questions. Where should RL explore? From the SFT parent of finding 1, RL sees equally many
+Two questions. Where should RL explore? From one SFT parent RL sees equally many
 compositions (three sizes n), all of them SFT's (`inside_N`), half of them (`overlap_N`) or none
 (`disjoint_N`): finite tables, whose overlap is exact. What should SFT show? Every module, in
-compositions (`sft`, the parent of finding 1); the same without four skills (`sft_missing`); single
+compositions (`sft`); the same without four skills (`sft_missing`); single
 modules only (`sft_isolated`), with as many tokens a batch. From each of the three, RL on the same
 compounds (`full`, `missing`, `isolated`). Controls: rejection fine-tuning on the prompts of `full`,
 and SFT continued. Splits: `lacking` (compositions that hold one of the four, pool `test`), and the

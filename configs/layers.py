@@ -5,7 +5,9 @@
   done
   .venv/bin/python -m compgen_jax.collect runs/layers/* --out=runs/layers_compared
 
-Hardware: one CPU core, a quarter of an hour a line. To expect: results/layers.
+Hardware: one core of an AMD EPYC, some ten minutes a replicate of a line. To expect: three blocks
+as good as two or better, four behind for want of updates (results/NOTES.md, *How many layers?*, of
+one replicate and 48 compositions, for half as many updates of SFT).
 
 The argument is the number of blocks; `2x2` is two blocks run twice, with shared weights
 (model.repeats). Updates are those of two blocks divided by the blocks that a token passes, which
@@ -18,7 +20,7 @@ from ml_collections import ConfigDict
 from configs import finding1, quickstart
 
 STACKS = {'2': (2, 1), '3': (3, 1), '4': (4, 1), '2x2': (2, 2)}  # blocks, times that they are run
-SFT, RL = 2000, 600  # updates of two blocks
+SFT, RL = finding1.SFT_UPDATES, 600  # updates of two blocks
 
 
 def get_config(stack: str = '2') -> ConfigDict:

@@ -2,10 +2,10 @@
 
   launch/run.sh configs/tuning.py
 
-Hardware: one CPU core, three quarters of an hour. To expect: results/tuning.
+Hardware: one core of an AMD EPYC, an hour.
 
 One SFT parent (that of finding 1) and, of each arm, a stage for each try (`TRIES`: what differs
-from finding 1), of a fifth of finding 1's updates. All of `unseen` and `deeper` is drawn from the
+from finding 1), of a quarter of finding 1's updates. All of `unseen` and `deeper` is drawn from the
 validation pool.
 """
 

@@ -25,7 +25,7 @@ from compgen_jax.task.support import SupportConfig
 from configs import default
 from tests.experiments import plain, tiny
 
-CONFIGS = ('default', 'quickstart', 'structure', 'finding1', 'finding2', 'finding3', 'finding4')
+CONFIGS = sorted(path.stem for path in pathlib.Path('configs').glob('*.py') if path.stem[0] != '_')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
