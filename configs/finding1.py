@@ -10,14 +10,13 @@ rates; compiling is a third of it). To expect, at L = 4: SFT 16 %, RL on compoun
 points behind RL on compounds from another parent (results/finding1_h100).
 
 All arms start from one SFT parent, which saw 32 compositions of two and three steps, longer than
-those of the other findings saw their 48: SFT that executes what it has seen and does not compose is
-what RL takes apart best (results/NOTES.md, *Fewer compositions, learned longer*). The arms see
-equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same with an anchor (a
-tenth of SFT's loss, on 30 of SFT's problems, in every update: what single steps do not exercise is
-else unlearned), RL on atoms and compounds half and half, rejection fine-tuning on the prompts of
-the first, and SFT continued. Splits: `seen` (the 32, new inputs), `unseen` (two and three steps,
-pool `test`), `deeper` (four to eight), and the last two once more behind given dry steps
-(`_prefixed`).
+those of the other findings saw their 48: it executes what it has seen and does not compose
+(results/NOTES.md, *Fewer compositions, learned longer*). The arms see equally many batches: RL on
+compounds of the `rl` pool, RL on atoms, the same with an anchor (a tenth of SFT's loss, on 30 of
+SFT's problems, in every update: what single steps do not exercise is else unlearned), RL on atoms
+and compounds half and half, rejection fine-tuning on the prompts of the first, and SFT continued.
+Splits: `seen` (the 32, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four to
+eight), and the last two once more behind given dry steps (`_prefixed`).
 
 The argument is the depths of compositions that SFT and RL see: `2+3`, or `3`, as in the paper.
 """

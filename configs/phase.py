@@ -26,7 +26,7 @@ NOVELTY = ('0', '25', '50', '75', '100')  # percent
 
 def get_config(novelty: str = '+'.join(NOVELTY)) -> ConfigDict:
   """`novelty`: of each arm of RL, some of NOVELTY with + between them."""
-  arms = novelty.split('+')
+  arms = tuple(dict.fromkeys(novelty.split('+')))
   unknown = [arm for arm in arms if arm not in NOVELTY]
   if unknown:
     legal = f'some of {" | ".join(NOVELTY)}, with + between them'

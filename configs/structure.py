@@ -20,15 +20,14 @@ of some of these with one marker an address, 100 compositions and no prefix: see
 
 from ml_collections import ConfigDict
 
-from configs import default, quickstart
+from configs import quickstart
 
 
 def get_config() -> ConfigDict:
   config = quickstart.recipe()
   config.experiment = 'structure'
   config.stages = ConfigDict({'sft': config.stages.sft})
-  config.supports.deeper = default.support(pool='validation', depths=(4, 5, 6, 7, 8))
-  config.supports.unseen = default.support(pool='validation')
+  config.supports.deeper.depths = (4, 5, 6, 7, 8)
+  quickstart.on_validation(config)
   config.eval.update(problems=512, pass_k=())
-  config.contrasts = ()
   return config

@@ -14,20 +14,17 @@ from ml_collections import ConfigDict
 from configs import finding1, quickstart
 
 UPDATES = 400
+_SAMPLED = {  # of both arms that learn from samples of compounds
+  'as_is': {},
+  'half_rate': dict(lr=2e-4),
+  'twice_rate': dict(lr=8e-4),
+  'cooler': dict(temperature=1.0),
+  'adamw': dict(optimizer='adamw', lr=1e-3),
+}
 TRIES = {
-  'compound': {
-    'as_is': {},
-    'half_rate': dict(lr=2e-4),
-    'twice_rate': dict(lr=8e-4),
-    'cooler': dict(temperature=1.0),
-    'adamw': dict(optimizer='adamw', lr=1e-3),
-  },
-  'rft': {
-    'as_is': {},
-    'half_rate': dict(lr=2e-4),
-    'twice_rate': dict(lr=8e-4),
-    'cooler': dict(temperature=1.0),
-    'adamw': dict(optimizer='adamw', lr=1e-3),
+  'compound': _SAMPLED,
+  'rft': _SAMPLED
+  | {
     'current': dict(sampler='current'),
     'current_twice_rate': dict(sampler='current', lr=8e-4),
   },
