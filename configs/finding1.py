@@ -1,40 +1,46 @@
 """Finding 1: RL takes compound traces apart into modules and recombines them.
 
   launch/run.sh configs/finding1.py '--config.seeds=(0, 1, 2, 3, 4)'
-  launch/run.sh configs/finding1.py:3 '--config.seeds=(0, 1, 2, 3, 4)'
+  launch/run.sh configs/finding1.py:2+3 '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: one core of an AMD EPYC, about 35 minutes a replicate (of an older CPU three times as
+Hardware: one core of an AMD EPYC, about 40 minutes a replicate (of an older CPU three times as
 long); or one H100, some twelve minutes for the five replicates side by side (reckoned from its
-rates; compiling is a third of it). To expect, at L = 4: SFT 16 %, RL on compounds 57 %, RL on atoms
-22 % (anchored 27), SFT continued 18 % (results/finding1_entangled); rejection fine-tuning was 27
-points behind RL on compounds from another parent (results/finding1_h100).
+rates; compiling is a third of it). To expect, at L = 4, from two and three steps (1,500 updates,
+RL on compounds at half its rate of now): SFT 16 %, RL on compounds 57 %, on both 53, on atoms 22
+(anchored 27), rejection fine-tuning 25, SFT continued 18 (results/finding1_entangled).
 
-All arms start from one SFT parent, which saw 32 compositions of two and three steps, longer than
-those of the other findings saw their 48: it executes what it has seen and does not compose
+The argument is the depths of compositions that SFT and RL see: `3`, as in the paper, or `2+3`.
+
+All arms start from one SFT parent, which saw 28 compositions (of `2+3`, 32), longer than those of
+the other findings saw their 48: it executes what it has seen and does not compose
 (results/NOTES.md, *Fewer compositions, learned longer*). The arms see equally many batches: RL on
 compounds of the `rl` pool, RL on atoms, the same with an anchor (a tenth of SFT's loss, on 30 of
 SFT's problems, in every update: what single steps do not exercise is else unlearned), RL on atoms
-and compounds half and half, rejection fine-tuning on the prompts of the first, and SFT continued.
-Splits: `seen` (the 32, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four to
-eight), and the last two once more behind given dry steps (`_prefixed`).
-
-The argument is the depths of compositions that SFT and RL see: `2+3`, or `3`, as in the paper.
+and compounds half and half, rejection fine-tuning on the prompts of the first, of the parent's
+samples (`rft`) and of those of the policy as it is then (`rft_current`), and SFT continued.
+Settings were chosen on the validation pool (results/NOTES.md, *Settings of every arm*). Splits:
+`seen` (SFT's compositions, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four
+to eight), and the last two once more behind given dry steps (`_prefixed`).
 """
+
+from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
 from configs import default, quickstart
 
-UPDATES = 1500
-COMPOSITIONS, SFT_UPDATES = 32, 4000
+UPDATES = 1000
+SFT_UPDATES = 4000
+LR, LR_RFT = 8e-4, 1.6e-3  # of RL on compounds; of rejection fine-tuning (configs/tuning.py)
 GROUP = 8  # samples of a prompt
-TRAINED = {'2+3': (2, 3), '3': (3,)}  # depths of what SFT and RL see
+# Depths of what SFT and RL see, and how many compositions of these SFT sees.
+TRAINED = {'3': ((3,), 28), '2+3': ((2, 3), 32)}
 # As many problems with prefix as without, or RL on atoms costs what SFT has of depth.
 SFT_SHARES = (0.375, 0.375, 0.25)
 
 
-def get_config(trained: str = '2+3') -> ConfigDict:
-  """`trained`: depths of the compositions in SFT and RL, 2+3 | 3."""
+def get_config(trained: str = '3') -> ConfigDict:
+  """`trained`: depths of the compositions in SFT and RL, 3 | 2+3."""
   if trained not in TRAINED:
     raise ValueError(f'depths {trained!r}; legal is {" | ".join(TRAINED)}')
   config = common('finding1', {'all': UPDATES})
@@ -45,19 +51,21 @@ def get_config(trained: str = '2+3') -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
-  for name in ('sft', 'sft_prefixed', *quickstart.RL_DATA):
-    config.supports[name].depths = TRAINED[trained]
+  depths, compositions = TRAINED[trained]
   for name in ('sft', 'sft_prefixed'):
-    config.supports[name].compositions = COMPOSITIONS
+    config.supports[name].compositions = compositions
+  for name in ('sft', 'sft_prefixed', *quickstart.RL_DATA):
+    config.supports[name].depths = depths
   config.stages.sft.steps = SFT_UPDATES
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
-  add_arm(config, 'compound', 'rl', compounds)
+  add_arm(config, 'compound', 'rl', compounds, lr=LR)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)
   anchor = dict(anchor=quickstart.SFT_DATA, anchor_batch=30)
   add_arm(config, 'atomic_anchored', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC, **anchor)
   half = {name: share / 2 for name, share in compounds.items()}
-  add_arm(config, 'both', 'rl', half | {'atoms': 0.5})
-  add_arm(config, 'rft', 'rft', compounds)
+  add_arm(config, 'both', 'rl', half | {'atoms': 0.5}, lr=LR)
+  add_arm(config, 'rft', 'rft', compounds, lr=LR_RFT)
+  add_arm(config, 'rft_current', 'rft', compounds, sampler='current')
   config.contrasts = (
     ('f1.L4.sft', ((1, 'sft', 'deeper', 4),)),
     difference('f1.L4.atomic_minus_sft', 'atomic', 'sft', 'deeper', 4),
@@ -71,8 +79,10 @@ def get_config(trained: str = '2+3') -> ConfigDict:
       )
     ),
     difference('f1.L4.compound_minus_sft_continued', 'compound', 'sft_continued', 'deeper', 4),
-    difference('f1.L4.compound_minus_rft', 'compound', 'rft', 'deeper', 4),
-    difference('f1.L4.compound_minus_both', 'compound', 'both', 'deeper', 4),
+    *(
+      difference(f'f1.L4.compound_minus_{other}', 'compound', other, 'deeper', 4)
+      for other in ('rft', 'rft_current', 'both')
+    ),
     (
       'f1.L3.unseen_gain_minus_seen_gain',
       (
@@ -110,6 +120,19 @@ def common(experiment: str, updates: dict[str, int], size: str = 'all') -> Confi
   config.eval.every = updates[size] // 4 if size == 'all' else 50
   config.contrasts = ()
   return config
+
+
+def named(argument: str, known: Collection[str], else_: Collection[str] = ()) -> tuple[str, ...]:
+  """The names, all of `known`, that a config's argument puts a + between, each once.
+
+  `else_`: what is legal in their place, for the message.
+  """
+  names = tuple(dict.fromkeys(argument.split('+')))
+  for name in names:
+    if name not in known:
+      legal = ' | '.join((*else_, f'some of these, with + between them: {" | ".join(known)}'))
+      raise ValueError(f'argument {name!r}; legal is {legal}')
+  return names
 
 
 def add_arm(

@@ -39,7 +39,8 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 def get_config(held: str = 'all') -> ConfigDict:
   """`held`: all | small, or names of mechanisms with + between them."""
-  size, names = (held, HELD[held]) if held in HELD else ('all', _named(held))
+  known = modules.names(routing.ROUTINGS)
+  size, names = (held, HELD[held]) if held in HELD else ('all', finding1.named(held, known, HELD))
   config = finding1.common('finding3', UPDATES, size)
   for name in names:
     _hold_out(config, name)
@@ -60,16 +61,6 @@ def get_config(held: str = 'all') -> ConfigDict:
     contrast('f3.shallow_minus_deep', ('depth2', 1.0), ('depth3', -1.0), depth=0),
   )
   return config
-
-
-def _named(held: str) -> tuple[str, ...]:
-  """The mechanisms that are named, which all have to be in the task."""
-  names, known = tuple(dict.fromkeys(held.split('+'))), modules.names(routing.ROUTINGS)
-  for name in names:
-    if name not in known:
-      legal = f'{" | ".join(HELD)}, or names with + between them: {" | ".join(known)}'
-      raise ValueError(f'mechanism {name!r}; legal is {legal}')
-  return names
 
 
 def _hold_out(config: ConfigDict, name: str) -> None:

@@ -26,11 +26,7 @@ NOVELTY = ('0', '25', '50', '75', '100')  # percent
 
 def get_config(novelty: str = '+'.join(NOVELTY)) -> ConfigDict:
   """`novelty`: of each arm of RL, some of NOVELTY with + between them."""
-  arms = tuple(dict.fromkeys(novelty.split('+')))
-  unknown = [arm for arm in arms if arm not in NOVELTY]
-  if unknown:
-    legal = f'some of {" | ".join(NOVELTY)}, with + between them'
-    raise ValueError(f'novelty {unknown[0]!r}; legal is {legal}')
+  arms = finding1.named(novelty, NOVELTY)
   config = finding1.common('phase', {'small': UPDATES}, 'small')
   for name in ('sft', 'sft_prefixed'):
     config.supports[name].covers = 1  # as many as twelve compositions can cover

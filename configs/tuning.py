@@ -4,9 +4,9 @@
 
 Hardware: one core of an AMD EPYC, an hour.
 
-One SFT parent (that of finding 1) and, of each arm, a stage for each try (`TRIES`: what differs
-from finding 1), of a quarter of finding 1's updates. All of `unseen` and `deeper` is drawn from the
-validation pool.
+The SFT parent of finding 1 (of two and three steps) and, of each of its arms, a stage for each try
+(`TRIES`), of 400 updates. All of `unseen` and `deeper` is drawn from the validation pool. What came
+out, and what was chosen: results/NOTES.md, *Settings of every arm*.
 """
 
 from ml_collections import ConfigDict
@@ -14,37 +14,36 @@ from ml_collections import ConfigDict
 from configs import finding1, quickstart
 
 UPDATES = 400
-_SAMPLED = {  # of both arms that learn from samples of compounds
-  'as_is': {},
-  'half_rate': dict(lr=2e-4),
-  'twice_rate': dict(lr=8e-4),
-  'cooler': dict(temperature=1.0),
+_SAMPLED = {  # of both arms that learn from samples of compounds; lr_4 is 4e-4
+  'lr_2': dict(lr=2e-4),
+  'lr_4': dict(lr=4e-4),
+  'lr_8': dict(lr=8e-4),
+  'lr_16': dict(lr=1.6e-3),
+  'cooler': dict(lr=4e-4, temperature=1.0),
   'adamw': dict(optimizer='adamw', lr=1e-3),
 }
 TRIES = {
   'compound': _SAMPLED,
-  'rft': _SAMPLED
-  | {
-    'current': dict(sampler='current'),
-    'current_twice_rate': dict(sampler='current', lr=8e-4),
-  },
+  'rft': _SAMPLED,
+  'rft_current': {'lr_4': dict(lr=4e-4), 'lr_8': dict(lr=8e-4)},
   'sft_continued': {
-    'as_is': {},
-    'quarter_rate': dict(lr=1e-4),
-    'twice_rate': dict(lr=8e-4),
-    'peak_rate': dict(lr=4e-3),
+    'lr_1': dict(lr=1e-4),
+    'lr_4': dict(lr=4e-4),
+    'lr_8': dict(lr=8e-4),
+    'lr_40': dict(lr=4e-3),
   },
   'atomic': {
-    'as_is': {},
-    'half_rate': dict(lr=1e-4),
-    'twice_rate': dict(lr=4e-4),
+    'lr_1': dict(lr=1e-4),
+    'lr_2': dict(lr=2e-4),
+    'lr_4': dict(lr=4e-4),
+    'lr_8': dict(lr=8e-4),
     'muon': dict(optimizer='muon', lr=4e-4),
   },
 }
 
 
 def get_config() -> ConfigDict:
-  config = finding1.get_config()
+  config = finding1.get_config('2+3')
   config.experiment = 'tuning'
   stages = {'sft': config.stages.sft}
   for arm, tries in TRIES.items():

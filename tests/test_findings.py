@@ -27,7 +27,7 @@ from tests import helpers
 from tests.models import quick_jit
 
 NAMES = ('finding2', 'finding3', 'finding4')
-FINDINGS = ('finding1', 'finding1:3', *NAMES, *(f'{name}:small' for name in NAMES))
+FINDINGS = ('finding1', 'finding1:2+3', *NAMES, *(f'{name}:small' for name in NAMES))
 ROOTS = ('sft', 'sft_missing', 'sft_isolated')
 
 
@@ -97,12 +97,12 @@ def test_finding_1_trains_on_the_depths_that_are_named(depths):
   wanted = {int(depth) for depth in depths.split('+')}
   plain = {name for name, support in config.supports.items() if not support.dry}
   data = {arm: plain & set(stage.data) for arm, stage in config.stages.items()}
-  for arm in ('sft', 'sft_continued', 'compound', 'rft'):
+  for arm in ('sft', 'sft_continued', 'compound', 'rft', 'rft_current'):
     assert {d for name in data[arm] for d in config.supports[name].depths} == wanted
   assert data['both'] == data['compound'] | data['atomic']
   of_atoms = sum(share for share, depth, _ in shown(config, 'both', 0, 20) if depth == 1)
   assert of_atoms == pytest.approx(0.5)
-  with pytest.raises(ValueError, match="'4'; legal is 2\\+3 | 3"):
+  with pytest.raises(ValueError, match=r"'4'; legal is 3 \| 2\+3"):
     finding1.get_config('4')
 
 
@@ -129,7 +129,7 @@ def test_finding_3_holds_out_what_is_named():
   for name, terms in config.contrasts:
     assert {split for _, _, split, _ in terms} == {'with_merge', 'with_greater'}, name
     assert sum(weight for weight, *_ in terms) == pytest.approx(0)
-  with pytest.raises(ValueError, match=r"mechanism 'merg'; legal is all \| small, or names"):
+  with pytest.raises(ValueError, match=r"'merg'; legal is all \| small \| some of these.* merge"):
     finding('finding3:merg')
 
 
@@ -243,7 +243,7 @@ def test_phase_varies_novelty_alone(n):
     assert (stage.init_from, stage.steps) == ('sft', phase.UPDATES)
   some = finding('phase:0+100')
   assert [arm for arm in some.stages if arm.startswith('novel')] == ['novel_0', 'novel_100']
-  with pytest.raises(ValueError, match="'10'; legal is some of 0"):
+  with pytest.raises(ValueError, match="'10'; legal is some of these, with \\+ between them: 0"):
     finding('phase:0+10')
 
 
@@ -261,7 +261,7 @@ def test_estimators_differ_in_one_setting():
 def test_tuning_tries_settings_alone_on_the_validation_pool():
   """An arm that trains on something else, or a choice that is made on what is reported."""
   config = from_config_dict(finding('tuning'))
-  wanted = from_config_dict(finding('finding1'))
+  wanted = from_config_dict(finding('finding1:2+3'))
   for arm, tries in tuning.TRIES.items():
     for name, changes in tries.items():
       stage, base = config.stages[f'{arm}_{name}'], wanted.stages[arm]
