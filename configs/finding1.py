@@ -65,7 +65,8 @@ def get_config(trained: str = '3') -> ConfigDict:
   half = {name: share / 2 for name, share in compounds.items()}
   add_arm(config, 'both', 'rl', half | {'atoms': 0.5}, lr=LR)
   add_arm(config, 'rft', 'rft', compounds, lr=LR_RFT)
-  add_arm(config, 'rft_current', 'rft', compounds, sampler='current')
+  # Of samples at another temperature than the loss's: each update would flatten the policy.
+  add_arm(config, 'rft_current', 'rft', compounds, sampler='current', temperature=1.0, lr=LR)
   config.contrasts = (
     ('f1.L4.sft', ((1, 'sft', 'deeper', 4),)),
     difference('f1.L4.atomic_minus_sft', 'atomic', 'sft', 'deeper', 4),

@@ -25,7 +25,12 @@ _SAMPLED = {  # of both arms that learn from samples of compounds; lr_4 is 4e-4
 TRIES = {
   'compound': _SAMPLED,
   'rft': _SAMPLED,
-  'rft_current': {'lr_4': dict(lr=4e-4), 'lr_8': dict(lr=8e-4)},
+  'rft_current': {
+    'lr_4': dict(lr=4e-4),
+    'lr_8': dict(lr=8e-4),
+    'hotter_4': dict(lr=4e-4, temperature=1.2),
+    'hotter_8': dict(lr=8e-4, temperature=1.2),
+  },
   'sft_continued': {
     'lr_1': dict(lr=1e-4),
     'lr_4': dict(lr=4e-4),
