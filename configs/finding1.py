@@ -5,9 +5,10 @@
 
 Hardware: one core of an AMD EPYC, about 40 minutes a replicate (of an older CPU three times as
 long); or one H100, some twelve minutes for the five replicates side by side (reckoned from its
-rates; compiling is a third of it). To expect, at L = 4, from two and three steps (1,500 updates,
-RL on compounds at half its rate of now): SFT 16 %, RL on compounds 57 %, on both 53, on atoms 22
-(anchored 27), rejection fine-tuning 25, SFT continued 18 (results/finding1_entangled).
+rates; compiling is a third of it). To expect, at L = 4: SFT 16 %, RL on compounds 58 %, on atoms 22
+(anchored 27), rejection fine-tuning 29 (of samples of the current policy 58), SFT continued 18
+(results/finding1_three); of `2+3`, after 1,500 updates at half the rate, RL on compounds 57 %, on
+both 53 (results/finding1_entangled).
 
 The argument is the depths of compositions that SFT and RL see: `3`, as in the paper, or `2+3`.
 
