@@ -68,23 +68,26 @@ def get_config(trained: str = '3') -> ConfigDict:
   add_arm(config, 'rft', 'rft', compounds, lr=LR_RFT)
   # Of samples at another temperature than the loss's: each update would flatten the policy.
   add_arm(config, 'rft_current', 'rft', compounds, sampler='current', temperature=1.0, lr=LR)
-  config.contrasts = (
+  config.contrasts = _contrasts()
+  return config
+
+
+def _contrasts() -> tuple[tuple, ...]:
+  """RL on compounds and on atoms against each other, their parent and the controls."""
+  pairs = (
+    ('atomic', 'sft'),
+    ('compound', 'atomic'),
+    ('atomic_anchored', 'sft'),
+    ('atomic_anchored', 'sft_continued'),
+    ('compound', 'atomic_anchored'),
+    ('compound', 'sft_continued'),
+    ('compound', 'rft'),
+    ('compound', 'rft_current'),
+    ('compound', 'both'),
+  )
+  return (
     ('f1.L4.sft', ((1, 'sft', 'deeper', 4),)),
-    difference('f1.L4.atomic_minus_sft', 'atomic', 'sft', 'deeper', 4),
-    difference('f1.L4.compound_minus_atomic', 'compound', 'atomic', 'deeper', 4),
-    *(
-      difference(f'f1.L4.{arm}_minus_{other}', arm, other, 'deeper', 4)
-      for arm, other in (
-        ('atomic_anchored', 'sft'),
-        ('atomic_anchored', 'sft_continued'),
-        ('compound', 'atomic_anchored'),
-      )
-    ),
-    difference('f1.L4.compound_minus_sft_continued', 'compound', 'sft_continued', 'deeper', 4),
-    *(
-      difference(f'f1.L4.compound_minus_{other}', 'compound', other, 'deeper', 4)
-      for other in ('rft', 'rft_current', 'both')
-    ),
+    *(difference(f'f1.L4.{arm}_minus_{other}', arm, other, 'deeper', 4) for arm, other in pairs),
     (
       'f1.L3.unseen_gain_minus_seen_gain',
       (
@@ -100,7 +103,6 @@ def get_config(trained: str = '3') -> ConfigDict:
       for depth in (4, 5, 6, 7, 8)
     ),
   )
-  return config
 
 
 def common(experiment: str, updates: dict[str, int], size: str = 'all') -> ConfigDict:
@@ -124,16 +126,18 @@ def common(experiment: str, updates: dict[str, int], size: str = 'all') -> Confi
   return config
 
 
-def named(argument: str, known: Collection[str], else_: Collection[str] = ()) -> tuple[str, ...]:
+def named(
+  what: str, argument: str, known: Collection[str], else_: Collection[str] = ()
+) -> tuple[str, ...]:
   """The names, all of `known`, that a config's argument puts a + between, each once.
 
-  `else_`: what is legal in their place, for the message.
+  `what`: what they name, and `else_`: what is legal in their place, for the message.
   """
   names = tuple(dict.fromkeys(argument.split('+')))
   for name in names:
     if name not in known:
       legal = ' | '.join((*else_, f'some of these, with + between them: {" | ".join(known)}'))
-      raise ValueError(f'argument {name!r}; legal is {legal}')
+      raise ValueError(f'{what} {name!r}; legal is {legal}')
   return names
 
 

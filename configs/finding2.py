@@ -7,12 +7,13 @@ Hardware: 2 CPU cores. Of the small task, that of the quickstart, a replicate ta
 minutes on one of them; to expect, at L = 2 on `held`: SFT 46 %, `none` 55, `atoms` and `composed`
 65 (results/finding2). With all modules one H100 takes about ten minutes for five replicates, if
 nothing else runs beside (reckoned from its rates); to expect: SFT 45 %, `none` 53, `atoms` 69,
-`composed` 68 (results/finding2_h100).
+`composed` 68 (results/finding2_h100); from the longer SFT on fewer compositions of finding 1, 43,
+57, 76 and 78 (results/finding2_entangled, by its config.json).
 
 Eight skills (four in the small task) leave the RL data, with every composition that holds one of
 them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`).
-All arms start from one SFT parent, which has seen all skills, and see equally many
-prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
+All arms start from one SFT parent, which has seen all skills, and see equally many prompts; a
+quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
 `composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
 to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding 1.
 """

@@ -15,8 +15,8 @@ Each of four routing mechanisms in turn (two in the small task), one of each fam
 data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:
 as atoms (`depth1_NAME`), in compositions of two steps (`depth2_NAME`) or of three (`depth3_NAME`).
 Names of mechanisms with `+` between them, in place of a size: all modules, these held out in turn.
-All arms start from one SFT parent, which has seen all mechanisms, and see equally many
-prompts; what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
+All arms start from one SFT parent, which has seen all mechanisms, and see equally many prompts;
+what is put back is a quarter of them. Controls: rejection fine-tuning on the prompts of
 `depth2_NAME`, and SFT continued. Splits: `with_NAME` (compositions that hold the mechanism, pool
 `test`, two to five steps), and the first four of finding 1. Contrasts are means over them.
 (Learning curves of skills to lay beside these: finding 2, splits `held` and `kept`.)
@@ -39,8 +39,11 @@ DEPTHS = (2, 3, 4, 5)  # of the splits that hold a mechanism
 
 def get_config(held: str = 'all') -> ConfigDict:
   """`held`: all | small, or names of mechanisms with + between them."""
-  known = modules.names(routing.ROUTINGS)
-  size, names = (held, HELD[held]) if held in HELD else ('all', finding1.named(held, known, HELD))
+  if held in HELD:
+    size, names = held, HELD[held]
+  else:
+    known = modules.names(routing.ROUTINGS)
+    size, names = 'all', finding1.named('mechanism', held, known, HELD)
   config = finding1.common('finding3', UPDATES, size)
   for name in names:
     _hold_out(config, name)

@@ -26,7 +26,7 @@ NOVELTY = ('0', '25', '50', '75', '100')  # percent
 
 def get_config(novelty: str = '+'.join(NOVELTY)) -> ConfigDict:
   """`novelty`: of each arm of RL, some of NOVELTY with + between them."""
-  arms = finding1.named(novelty, NOVELTY)
+  arms = finding1.named('novelty', novelty, NOVELTY)
   config = finding1.common('phase', {'small': UPDATES}, 'small')
   for name in ('sft', 'sft_prefixed'):
     config.supports[name].covers = 1  # as many as twelve compositions can cover

@@ -129,7 +129,9 @@ def test_finding_3_holds_out_what_is_named():
   for name, terms in config.contrasts:
     assert {split for _, _, split, _ in terms} == {'with_merge', 'with_greater'}, name
     assert sum(weight for weight, *_ in terms) == pytest.approx(0)
-  with pytest.raises(ValueError, match=r"'merg'; legal is all \| small \| some of these.* merge"):
+  with pytest.raises(
+    ValueError, match=r"mechanism 'merg'; legal is all \| small \| some of these.* merge"
+  ):
     finding('finding3:merg')
 
 
@@ -243,7 +245,9 @@ def test_phase_varies_novelty_alone(n):
     assert (stage.init_from, stage.steps) == ('sft', phase.UPDATES)
   some = finding('phase:0+100')
   assert [arm for arm in some.stages if arm.startswith('novel')] == ['novel_0', 'novel_100']
-  with pytest.raises(ValueError, match="'10'; legal is some of these, with \\+ between them: 0"):
+  with pytest.raises(
+    ValueError, match="novelty '10'; legal is some of these, with \\+ between them: 0"
+  ):
     finding('phase:0+10')
 
 
