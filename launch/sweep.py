@@ -107,7 +107,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
 
 def require_same(args: argparse.Namespace) -> None:
   """Ends where DIR holds another sweep: its finished runs would be taken for this one's."""
-  path, mine = args.out / 'sweep.json', {'config': str(args.config), 'flags': args.rest}
+  path, mine = args.out / 'sweep.json', {'config': args.config, 'flags': args.rest}
   if path.is_file():
     held = json.loads(path.read_text())
     if held != mine:
@@ -176,7 +176,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='launch/sweep.py', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
-  parser.add_argument('config', type=pathlib.Path, help='a file of configs/')
+  parser.add_argument('config', help='a file of configs/, with :ARGUMENT behind it if need be')
   parser.add_argument('--out', type=pathlib.Path, required=True, help='folder of the sweep')
   parser.add_argument('--set', action='append', default=[], help='FIELD=V1,V2,… (repeatable)')
   parser.add_argument('--seeds', default='0', help='seeds of the replicates (default: 0)')
@@ -186,9 +186,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--status', action='store_true', help='says what is finished')
   args = parser.parse_args(own)
   args.rest = rest
-  if not (ROOT / args.config).is_file():
+  if not (ROOT / args.config.partition(':')[0]).is_file():
     legal = ' | '.join(sorted(f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')))
-    fail(f'config {str(args.config)!r} does not exist; legal is {legal}')
+    fail(f'config {args.config!r} does not exist; legal is {legal}')
   if args.jobs < 1:
     fail(f'--jobs={args.jobs}: legal is 1 or more')
   if not all(seed.strip().isdigit() for seed in args.seeds.split(',')):

@@ -56,6 +56,13 @@ def test_every_combination_and_seed_once(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_config_may_have_an_argument(tmp_path):
+  """A config's argument that is taken for a part of its file's name, or lost."""
+  args = ['configs/phase.py:0+100', f'--out={tmp_path}/s', '--dry-run']
+  shown = run(*SWEEP[:2], *args)
+  assert '--config=configs/phase.py:0+100' in shlex.split(shown.stdout), shown.stderr
+
+
 def test_it_goes_on_where_it_was(stand_in, tmp_path):
   """A finished run that runs again, one that never runs, or results that are not put together."""
   env, calls = stand_in
