@@ -22,6 +22,7 @@ def support(**changes) -> ConfigDict:
   config.depths = (2, 3)  # composition depths, equally likely
   config.pool = 'sft'  # test | validation | sft | rl: disjoint by content (all hold depth 1)
   config.compositions = 0  # keep only the first so many, an equal share per depth; 0 keeps all
+  config.balanced = False  # of these, choose such that all modules are used about equally often
   config.covers = 0  # of these, at least so many hold each skill and each routing mechanism in use
   config.subset = 0  # then keep only so many of them, an equal share per depth; 0 keeps all
   config.overlap = ()  # (support, share): that share of them comes from another finite support

@@ -90,6 +90,36 @@ def test_covers():
     assert helpers.steps(prefixed.table, TASK) == rows
 
 
+@pytest.mark.parametrize('depths, n', [((3,), 24), ((2, 3), 33)])
+def test_balanced(depths, n):
+  """Catches a table in which some module is rare, that repeats a composition or leaves its pool,
+  and a prefix that changes it."""
+  allowed = dict(without_skills=('fork',), without_routings=('merge',), depths=depths)
+  for salt in range(4):
+    p = helpers.pools(salt=salt)
+    s = build(p=p, compositions=n, balanced=True, **allowed)
+    rows = helpers.steps(s.table, TASK)
+    per_depth = collections.Counter(map(len, rows))
+    assert len(set(rows)) == n and max(per_depth.values()) == -(-n // len(depths))
+    uses = [collections.Counter(x) for x in zip(*(step for row in rows for step in row))]
+    for counts, n_modules in zip(uses, (9, 23)):
+      even = sum(counts.values()) / n_modules
+      assert len(counts) == n_modules
+      assert even - 2 < min(counts.values()) and max(counts.values()) < even + 2
+    assert contains(s, rows).all() and contains(build(p=p, **allowed), rows).all()
+    prefixed = build(p=p, compositions=n, balanced=True, prefix=3, **allowed)
+    assert helpers.steps(prefixed.table, TASK) == rows
+
+
+def test_a_balanced_table_counts_what_it_takes_from_another():
+  """Catches a table that is even in its own part alone: what the other has often comes again."""
+  other = build(depths=(2, 3), compositions=16, with_skills=('fork',))
+  taking = _taking(other, compositions=32, overlap=('other', 0.5), balanced=True)
+  assert tables.shared(taking, other) == 16
+  own = set(helpers.steps(taking.table, TASK)) - set(helpers.steps(other.table, TASK))
+  assert not any(skill == 'fork' for row in own for _, skill in row)
+
+
 def test_covers_that_do_not_exist():
   """Catches a search without end where too few compositions are asked for."""
   message = 'supports.a_name.covers=1: no table of 10 shows every skill'

@@ -34,6 +34,7 @@ class SupportConfig:
   depths: tuple[int, ...] = (2, 3)
   pool: str = 'sft'
   compositions: int = 0
+  balanced: bool = False
   covers: int = 0
   subset: int = 0
   overlap: tuple = ()

@@ -22,6 +22,7 @@ from compgen_jax.task.vocab import TaskConfig
 _DRAWN_AT_A_TIME = 4096  # compositions, because many lie outside a support
 _MOST_TABLES = 256  # after so many, no table is taken to cover what is asked for
 _DRAWN_AGAIN = 1 << 20  # folded into the key of a table that is not the first
+_CHOSEN_FROM = 1024  # compositions of a depth from which a balanced table is chosen
 
 
 class EmptySupportError(ValueError):
@@ -40,7 +41,8 @@ def build(
 
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
   config and on the replicate's salt alone: of each depth the first that are drawn, so that 50 of a
-  pool are among 100 of it. With `covers`, a finite support is drawn again until it covers its
+  pool are among 100 of it. With `balanced`, the next composition is always the one that keeps the
+  use of modules most even. With `covers`, a finite support is drawn again until it covers its
   modules (the first draw is the one without `covers`). With `subset`, it then holds the first of
   each depth: the same compositions as are in the support without `subset`, but fewer.
 
@@ -95,7 +97,12 @@ def _table_rows(name: str, support: Support, draw: int, other: Support | None) -
       if len(found) < n:
         counts = f'at least {n} compositions {where} wanted, {len(found)} found'
         raise EmptySupportError(f'supports.{name}: {counts} {what}')
-    tables += [part for part in (fitting[:n_taken], rows) if len(part)]
+    if n_taken:
+      tables.append(fitting[:n_taken])
+    if support.config.balanced:
+      rows = _most_even(support, rows, wanted, tables)
+    if wanted:
+      tables.append(rows[:wanted])
   return np.concatenate(tables)
 
 
@@ -131,21 +138,50 @@ def _subset(support: Support) -> Support:
 def shown_by(support: Support) -> tuple[dict[str, int], dict[str, int]]:
   """For each routing mechanism and each skill that a finite support may use (by name): how many
   of its compositions hold it."""
-  table, task = support.table, support.task
-  used_ZxL = np.arange(table.routing.shape[1]) < table.depth[:, None]
-  counts = []
-  for index_ZxL, inventory, allowed in zip(
-    (table.routing, table.skill), (task.routing_inventory, task.skill_inventory), support.allowed
+  task, counts = support.task, []
+  for uses_ZxM, inventory, allowed in zip(
+    _uses(support, support.table), (task.routing_inventory, task.skill_inventory), support.allowed
   ):
-    names = modules.names(inventory)
-    counts.append({names[i]: int(np.sum(np.any((index_ZxL == i) & used_ZxL, 1))) for i in allowed})
+    names, shown_M = modules.names(inventory), np.sum(uses_ZxM > 0, axis=0)
+    counts.append({names[i]: int(n) for i, n in zip(allowed, shown_M)})
   return counts[0], counts[1]
+
+
+def _uses(support: Support, compositions: Composition) -> tuple[np.ndarray, np.ndarray]:
+  """int[Z, R] and int[Z, S]: how many steps of each composition use each routing mechanism and
+  each skill that the support may use."""
+  index = compositions.routing, compositions.skill
+  used_ZxLx1 = np.arange(index[0].shape[1])[:, None] < compositions.depth[:, None, None]
+  routing, skill = (
+    np.sum((i_ZxL[..., None] == allowed) & used_ZxLx1, axis=1)
+    for i_ZxL, allowed in zip(index, support.allowed)
+  )
+  return routing, skill
+
+
+def _most_even(
+  support: Support, rows: np.ndarray, wanted: int, taken: list[np.ndarray]
+) -> np.ndarray:
+  """Up to `wanted` of the rows: the next is always the one after which the modules' numbers of
+  uses, those of the rows already `taken` included, have the least chi-square from even use."""
+
+  def scaled(rows):  # a module's uses by the root of its share: routing mechanisms are fewer
+    return np.concatenate([n * n.shape[1] ** 0.5 for n in _uses(support, _from_rows(rows))], axis=1)
+
+  uses_ZxM, picked = scaled(rows), []
+  shown_M = sum(scaled(part).sum(axis=0) for part in taken)
+  left = np.arange(len(rows))
+  while len(left) and len(picked) < wanted:
+    picked.append(left[np.argmin(np.sum((uses_ZxM[left] + shown_M) ** 2, axis=1))])
+    shown_M, left = shown_M + uses_ZxM[picked[-1]], left[left != picked[-1]]
+  return rows[picked]
 
 
 def _distinct_rows(
   support: Support, depth: int, wanted: int, draw: int, excluded: set[bytes]
 ) -> np.ndarray:
-  """Up to `wanted` different compositions of a depth that fit the config, as rows.
+  """Different compositions of a depth that fit the config, as rows: up to `wanted`, or all from
+  which a balanced table is chosen.
 
   Rows of which `excluded` has the bytes are left out.
 
@@ -153,6 +189,7 @@ def _distinct_rows(
   tables drawn before.
   """
   found: dict[bytes, np.ndarray] = {}
+  wanted = max(wanted, _CHOSEN_FROM) if support.config.balanced else wanted
   key = jax.random.fold_in(jax.random.key(support.salt), depth)
   if draw:
     key = jax.random.fold_in(key, _DRAWN_AGAIN + draw)
@@ -163,7 +200,7 @@ def _distinct_rows(
         found.setdefault(row.tobytes(), row)
     if len(found) >= wanted:
       break
-  return np.array(list(found.values())[:wanted])
+  return np.array(list(found.values()))
 
 
 def shared(a: Support, b: Support) -> int:
