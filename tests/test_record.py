@@ -1,5 +1,6 @@
 """A workdir can grow; what has begun in it is what its config says, or the run is refused."""
 
+import copy
 import json
 import shutil
 
@@ -275,6 +276,29 @@ def test_an_evaluation_knows_its_origin(finished, tmp_path):
   assert record.read_evaluation(settings).rows
   assert record.read_evaluation(settings | {'problems': 3}) is None
   assert Record(workdir, config_of(sft__lr=0.5), 'sft', 0).read_evaluation(settings) is None
+
+
+def test_an_evaluation_from_before_a_field_existed_counts(finished, tmp_path):
+  """Finished stages that are all measured again, or refused, once a config section has a new
+  field."""
+  workdir = copied(finished[0], tmp_path)
+  record = Record(workdir, config_of(), 'sft', 0)
+  evaluation = files.read_sealed(record.folder / 'evaluation.json')
+  settings = copy.deepcopy(evaluation['settings'])
+  origin = files.read_sealed(record.folder / 'origin.json')
+  for section in (*origin['supports'].values(), *evaluation['settings']['splits'].values()):
+    assert section.pop('covers') == 0
+  files.write_sealed(record.folder / 'origin.json', origin)
+  files.write_sealed(
+    record.folder / 'evaluation.json', evaluation | {'origin': files.checksum(origin)}
+  )
+  assert record.read_evaluation(settings).rows
+  assert Record(workdir, config_of(sft__lr=0.5), 'sft', 0).read_evaluation(settings) is None
+  assert (
+    Record(workdir, config_of(supports__sft__covers=1), 'sft', 0).read_evaluation(settings) is None
+  )
+  files.write_sealed(record.folder / 'evaluation.json', evaluation | {'origin': 'another'})
+  assert record.read_evaluation(settings) is None
 
 
 def test_a_damaged_evaluation_is_made_again(finished, tmp_path, capsys):

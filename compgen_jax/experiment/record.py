@@ -77,6 +77,15 @@ def _read_origin(held: dict) -> dict:
   return typed.plain(dataclasses.replace(made, stages=stages))
 
 
+def _filled_settings(held: dict) -> dict:
+  """Settings of an evaluation; fields of its splits that they lack are filled as in an origin."""
+  splits = {
+    split: typed.plain(typed.section(support, SupportConfig, f'splits.{split}', fill=True))
+    for split, support in held['splits'].items()
+  }
+  return held | {'splits': splits}
+
+
 class Record:
   """One replicate of a stage on disk."""
 
@@ -219,18 +228,24 @@ class Record:
 
     None where it is not there; where it is damaged, with a warning. (Process 0 reads.)
     """
-    held = lifeline.of_lead(self._held_evaluation)
-    about = {'settings': settings, 'origin': files.checksum(self._origin)}
-    if held is None or any(held[name] != value for name, value in about.items()):
-      return None
-    return Evaluation(held['rows'], held['items'], held['traces'])
+    return lifeline.of_lead(lambda: self._held_evaluation(settings))
 
-  def _held_evaluation(self) -> dict | None:
+  def _held_evaluation(self, settings: dict) -> Evaluation | None:
     try:
-      return files.read_sealed(self.folder / 'evaluation.json')
+      held = files.read_sealed(self.folder / 'evaluation.json')
+      if held is None or _filled_settings(held['settings']) != settings:
+        return None
+      if held['origin'] != files.checksum(self._origin):
+        # Code that knew fewer fields may have written it: then of the origin that stands beside it.
+        began = files.read_sealed(self.folder / 'origin.json')
+        if held['origin'] != files.checksum(began) or _read_origin(began) != self._origin:
+          return None
     except DamageError as e:
       say(f'warning: {e}')
       return None
+    except ConfigError:  # its fields are no longer there
+      return None
+    return Evaluation(held['rows'], held['items'], held['traces'])
 
 
 def _refusal(workdir: pathlib.Path, stage: str, path: str, there: Any, here: Any) -> str:
