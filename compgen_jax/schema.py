@@ -142,6 +142,10 @@ class Config:
 
     return tuple(sorted(self.eval.splits, key=key))
 
+  def pool_of(self, split: str) -> str:
+    """The pool of an evaluation split's compositions."""
+    return self.supports[self.eval.splits[split]].pool
+
   def kind(self, stage: str) -> Kind:
     """The kind of a stage."""
     return KINDS[self.stages[stage].kind]

@@ -3,6 +3,7 @@
 The run is made up: nothing is trained. Its arms are oracles that err where they are told.
 """
 
+import collections
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from compgen_jax import config as config_lib
 from compgen_jax.errors import ConfigError
-from compgen_jax.experiment import composability, files
+from compgen_jax.experiment import composability, exposure, files, run
+from compgen_jax.experiment.evaluate import Evaluation
+from compgen_jax.experiment.record import Record
 from compgen_jax.report import composability as shown
 from compgen_jax.report import page
 from configs import default
@@ -120,11 +123,49 @@ def test_regressions_are_fitted_on_the_validation_pool(found):
   assert not rows_of(found['predictions'], split='chosen')
 
 
+def test_exposure_counts_the_compositions_of_sft(config, tmp_path):
+  """Modules counted by use and not by composition, those of another replicate or of RL's data, or
+  steps of a split that is trained on or that settings are chosen on."""
+  files.write_json(tmp_path / 'config.json', config_lib.to_dict(config))
+  setup = run.build_setup(config, n_devices=1)
+  names = (*config.task.routings, *config.task.skills)
+  n_each, classes = collections.Counter(), collections.Counter()
+  for seed in SEEDS:
+    replicate = run.build_replicate(config, setup, seed)
+    rows = helpers.steps(replicate.supports['sft'].table, config.task)
+    held = {name: sum(any(name in step for step in row) for row in rows) for name in names}
+    measured = []
+    for name in names:
+      kind = 'routing' if name in config.task.routings else 'skill'
+      least = max(n for n in exposure.CLASSES if n <= held[name])
+      classes[kind, least] += 1
+      label = dict(metric=f'{kind}_accuracy', module=name, depth=2, n=8)
+      for split, value in (('unseen', float(held[name] >= 3)), ('seen', 0.5), ('chosen', 0.5)):
+        measured.append(label | dict(split=split, value=value))
+      n_each[kind, least] += 8
+    record = Record(tmp_path, config, 'rl', seed)
+    items = {
+      f'{s}/{d}': [True] * len(p.dry) for (s, d), (p, _) in replicate.evaluator.problems.items()
+    }
+    record.write_evaluation(Evaluation(measured, items), replicate.evaluator.settings)
+  found = composability.of_run(tmp_path)
+  assert {(r['kind'], r['least']): (r['modules'], r['n']) for r in found['exposure']} == {
+    key: (n, n_each[key]) for key, n in classes.items()
+  }
+  assert len(classes) > 5 and {k for k, _ in classes} == {'routing', 'skill'}
+  for row in found['exposure']:
+    assert row['arm'] == 'rl' and row['accuracy'] == float(row['least'] >= 3)
+    assert row['low'] <= row['accuracy'] <= row['high']
+  text = shown.text(found)
+  assert "a skill's steps that are right, %, by SFT's compositions that hold it" in text
+  assert str(classes['skill', 3]) in text
+
+
 def test_evaluations_of_other_problems_are_refused(config, workdir, tmp_path):
   """Answers matched with problems that they are not of: every number would be noise."""
   files.write_json(tmp_path / 'config.json', config_lib.to_dict(config))
   held = files.read_sealed(workdir / 'stages/sft/seed-0/evaluation.json')
-  row = dict(split='unseen', depth=2, metric='skill_accuracy', module='reverse', n=257)
+  row = dict(split='unseen', depth=2, metric='skill_accuracy', module='reverse', value=1.0, n=257)
   file = tmp_path / 'stages/sft/seed-0/evaluation.json'
   files.write_sealed(file, held | {'rows': [row]})
   with pytest.raises(ConfigError, match='other problems of unseen/2'):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compgen_jax.config import Config
-from compgen_jax.experiment import files, finished
+from compgen_jax.experiment import exposure, files, finished
 from compgen_jax.experiment.finished import Finished
 from compgen_jax.statistics import pooled_share
 from compgen_jax.theory import closure, prediction, witnesses
@@ -69,11 +69,13 @@ def of_finished(run: Finished) -> dict[str, Any]:
     witnessed_by={arm: list(roots[arm]) for arm in arms},
     supports=[_support_row(run, data, seed) for data in shown if data for seed in run.replicates],
     accuracy=[],
+    exposure=[],
     predictions=[],
   )
   for arm in arms:
+    found['exposure'] += [dict(arm=arm) | row for row in exposure.rows(run, arm)]
     for split in config.ordered_splits:
-      if _pool(config, split) == 'validation':
+      if config.pool_of(split) == 'validation':
         continue  # regressions are fitted there
       answers = answers_of(run, arm, split)
       found['accuracy'] += [dict(arm=arm, split=split) | row for row in _accuracy_rows(answers)]
@@ -84,10 +86,6 @@ def of_finished(run: Finished) -> dict[str, Any]:
         rows = [_prediction(answers, fitted, model) for model in MODELS]
         found['predictions'] += [label | row for row in rows]
   return found
-
-
-def _pool(config: Config, split: str) -> str:
-  return config.supports[config.eval.splits[split]].pool
 
 
 def _validation_split(config: Config, split: str) -> str | None:

@@ -8,11 +8,14 @@ KIND_NAMES = {
   'parents': '(parent, routing) pairs',
   'interfaces': 'interfaces (parent, routing, skill)',
 }
+KIND_TITLES = {'routing': 'routing mechanism', 'skill': 'skill'}
 
 
 def text(found: dict[str, Any]) -> str:
   """All tables."""
-  return '\n'.join([_supports(found), _accuracy(found, 'pairs'), _predictions(found)])
+  return '\n'.join(
+    [_supports(found), _exposure(found), _accuracy(found, 'pairs'), _predictions(found)]
+  )
 
 
 def table(title: str, first: str, rows: list[tuple[str, list[str]]], names: list[str]) -> str:
@@ -41,6 +44,28 @@ def _supports(found: dict[str, Any]) -> str:
   names = [*KIND_NAMES, 'entangled', 'components', *(f'closure L={d}' for d in (2, 3, 4, 8))]
   title = 'witnessed by data; classes of entangled modules; connected components; closure by pairs'
   return table(title, 'data', rows, names)
+
+
+def _exposure(found: dict[str, Any]) -> str:
+  """One table per kind of module: arms by the number of SFT's compositions that hold a module."""
+  tables = []
+  for (kind,), rows in groups(found.get('exposure', []), 'kind'):
+    classes = dict(sorted((row['least'], row) for row in rows))
+    lines = []
+    for (arm,), mine in groups(rows, 'arm'):
+      cells = {row['least']: _percent(row) for row in mine}
+      lines.append((arm, [cells.get(least, '') for least in classes]))
+    lines.append(('modules', [str(row['modules']) for row in classes.values()]))
+    names = [_between(row['least'], row['most']) for row in classes.values()]
+    title = f"a {KIND_TITLES[kind]}'s steps that are right, %, by SFT's compositions that hold it"
+    tables.append(table(title, 'arm', lines, names))
+  return '\n'.join(tables)
+
+
+def _between(least: int, most: int | None) -> str:
+  if most is None:
+    return f'{least} or more'
+  return str(least) if least == most else f'{least} to {most}'
 
 
 def _accuracy(found: dict[str, Any], kind: str) -> str:
