@@ -7,15 +7,16 @@ Hardware: one core of an AMD EPYC, about 40 minutes a replicate (of an older CPU
 long); or one H100, some twelve minutes for the five replicates side by side (reckoned from its
 rates; compiling is a third of it). To expect, at L = 4: SFT 16 %, RL on compounds 58 %, on atoms 22
 (anchored 27), rejection fine-tuning 29 (of samples of the current policy 58), SFT continued 18
-(results/finding1_three); of `2+3`, after 1,500 updates at half the rate, RL on compounds 57 %, on
-both 53 (results/finding1_entangled).
+(results/finding1_three, of 28 compositions drawn at random); of `2+3`, after 1,500 updates at half
+the rate, RL on compounds 57 %, on both 53 (results/finding1_entangled).
 
 The argument is the depths of compositions that SFT and RL see: `3`, as in the paper, or `2+3`.
 
-All arms start from one SFT parent, which saw 28 compositions (of `2+3`, 32), longer than those of
-the other findings saw their 48: it executes what it has seen and does not compose
-(results/NOTES.md, *Fewer compositions, learned longer*). The arms see equally many batches: RL on
-compounds of the `rl` pool, RL on atoms, the same with an anchor (a tenth of SFT's loss, on 30 of
+All arms start from one SFT parent, which saw 24 compositions that use all modules about equally
+often (of `2+3`, 32 drawn at random), longer than those of the other findings saw their 48: it
+executes what it has seen and does not compose (results/NOTES.md, *Fewer compositions, learned
+longer*). The arms see equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same
+with an anchor (a tenth of SFT's loss, on 30 of
 SFT's problems, in every update: what single steps do not exercise is else unlearned), RL on atoms
 and compounds half and half, rejection fine-tuning on the prompts of the first, of the parent's
 samples (`rft`) and of those of the policy as it is then (`rft_current`), and SFT continued.
@@ -34,8 +35,12 @@ UPDATES = 1000
 SFT_UPDATES = 4000
 LR, LR_RFT = 8e-4, 1.6e-3  # of RL on compounds; of rejection fine-tuning (configs/tuning.py)
 GROUP = 8  # samples of a prompt
-# Depths of what SFT and RL see, and how many compositions of these SFT sees.
-TRAINED = {'3': ((3,), 28), '2+3': ((2, 3), 32)}
+# What SFT sees of its pool; RL sees compositions of the same depths. (In 24 balanced ones of three
+# steps each skill comes three times.)
+TRAINED = {
+  '3': dict(depths=(3,), compositions=24, balanced=True),
+  '2+3': dict(depths=(2, 3), compositions=32),
+}
 # As many problems with prefix as without, or RL on atoms costs what SFT has of depth.
 SFT_SHARES = (0.375, 0.375, 0.25)
 
@@ -52,11 +57,10 @@ def get_config(trained: str = '3') -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
-  depths, compositions = TRAINED[trained]
   for name in ('sft', 'sft_prefixed'):
-    config.supports[name].compositions = compositions
-  for name in ('sft', 'sft_prefixed', *quickstart.RL_DATA):
-    config.supports[name].depths = depths
+    config.supports[name].update(TRAINED[trained])
+  for name in quickstart.RL_DATA:
+    config.supports[name].depths = TRAINED[trained]['depths']
   config.stages.sft.steps = SFT_UPDATES
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
   add_arm(config, 'compound', 'rl', compounds, lr=LR)
