@@ -36,6 +36,9 @@ def config():
   made.task.routings += ('halves', 'greater', 'bind_first')
   made.task.skills += ('rotate_left', 'fork', 'swap_ends', 'sort_up')
   made.supports.sft.compositions = 24
+  # The same table, of which every composition is to count once.
+  made.supports.sft_again = made.supports.sft.copy_and_resolve_references()
+  made.stages.sft.update(data=('sft', 'sft_again'), shares=(0.5, 0.5))
   made.supports.prefixed = default.support(pool='test', depths=(2,), prefix=1)
   made.eval.splits.prefixed = 'prefixed'
   made.supports.chosen = default.support(pool='validation', depths=(3,))
@@ -89,12 +92,12 @@ def test_arms_that_are_not_evaluated_are_left_out(found, workdir):
   """A stage that is still to come, or one that was not asked for."""
   assert (found['arms'], found['seeds']) == (['sft', 'rl'], {'sft': [0, 1], 'rl': [0, 1]})
   assert composability.of_run(workdir, ('rl',))['arms'] == ['rl']
-  assert found['witnessed_by'] == {'sft': ['sft'], 'rl': ['sft']}
+  assert found['witnessed_by'] == {arm: ['sft', 'sft_again'] for arm in ('sft', 'rl')}
 
 
 def test_supports_of_every_replicate(found):
   """One seed's support reported for all, or an atom's parent that is not an input."""
-  sft = [row for row in found['supports'] if row['data'] == ['sft']]
+  sft = [row for row in found['supports'] if row['data'] == ['sft', 'sft_again']]
   assert [row['seed'] for row in sft] == [0, 1] and not any(row['sampled'] for row in sft)
   assert all(row['compositions'] == 24 for row in sft)
   (rl, *_) = [row for row in found['supports'] if row['data'] == ['rl', 'atoms']]
@@ -143,18 +146,19 @@ def test_exposure_counts_the_compositions_of_sft(config, tmp_path):
       for split, value in (('unseen', float(held[name] >= 3)), ('seen', 0.5), ('chosen', 0.5)):
         measured.append(label | dict(split=split, value=value))
       n_each[kind, least] += 8
-    record = Record(tmp_path, config, 'rl', seed)
     items = {
       f'{s}/{d}': [True] * len(p.dry) for (s, d), (p, _) in replicate.evaluator.problems.items()
     }
-    record.write_evaluation(Evaluation(measured, items), replicate.evaluator.settings)
+    for arm in ('sft', 'rl'):
+      record = Record(tmp_path, config, arm, seed)
+      record.write_evaluation(Evaluation(measured, items), replicate.evaluator.settings)
   found = composability.of_run(tmp_path)
-  assert {(r['kind'], r['least']): (r['modules'], r['n']) for r in found['exposure']} == {
-    key: (n, n_each[key]) for key, n in classes.items()
+  assert {(r['arm'], r['kind'], r['least']): (r['modules'], r['n']) for r in found['exposure']} == {
+    (arm, *key): (n, n_each[key]) for key, n in classes.items() for arm in ('sft', 'rl')
   }
   assert len(classes) > 5 and {k for k, _ in classes} == {'routing', 'skill'}
   for row in found['exposure']:
-    assert row['arm'] == 'rl' and row['accuracy'] == float(row['least'] >= 3)
+    assert row['accuracy'] == float(row['least'] >= 3)
     assert row['low'] <= row['accuracy'] <= row['high']
   text = shown.text(found)
   assert "a skill's steps that are right, %, by SFT's compositions that hold it" in text

@@ -50,7 +50,7 @@ def _exposure(found: dict[str, Any]) -> str:
   """One table per kind of module: arms by the number of SFT's compositions that hold a module."""
   tables = []
   for (kind,), rows in groups(found.get('exposure', []), 'kind'):
-    classes = dict(sorted((row['least'], row) for row in rows))
+    classes = {row['least']: row for row in sorted(rows, key=lambda row: row['least'])}
     lines = []
     for (arm,), mine in groups(rows, 'arm'):
       cells = {row['least']: _percent(row) for row in mine}

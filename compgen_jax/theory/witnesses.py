@@ -199,10 +199,13 @@ def compositions_of(support: Support, n: int = SAMPLES) -> Composition:
 
 
 def join(compositions: list[Composition]) -> Composition:
-  """Compositions of several supports as one array."""
+  """Compositions of several supports as one array, each once."""
   cap = max(part.routing.shape[1] for part in compositions)
   fitted = [with_cap(part, cap) for part in compositions]
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *fitted)
+  joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *fitted)
+  rows = np.concatenate([joined.depth[:, None], joined.routing, joined.skill], axis=1)
+  _, first = np.unique(rows, axis=0, return_index=True)
+  return jax.tree.map(lambda leaf: leaf[np.sort(first)], joined)
 
 
 def of_support(support: Support, n: int = SAMPLES) -> Witnesses:
