@@ -82,8 +82,8 @@ def get_config(size: str = 'all') -> ConfigDict:
 
 
 def _table(config: ConfigDict) -> dict[str, int]:
-  """How many compositions SFT sees, and how often each module is in them."""
-  return {field: config.supports.sft[field] for field in ('compositions', 'covers')}
+  """How many compositions SFT sees, and how often each module is in them, as `sft` says."""
+  return {field: config.supports.sft[field] for field in ('compositions', 'balanced', 'covers')}
 
 
 def _explore(config: ConfigDict, n: int) -> None:

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from compgen_jax.report import page
+from compgen_jax.config import from_config_dict
+from compgen_jax.report import page, tables
+from tests.experiments import tiny
 from tests.reports import ARMS, KEPT, make_config, make_run
 
 WRONG = KEPT['trace'].replace('acbdd D bdcee', 'acbdd D bdcef')
@@ -178,6 +180,14 @@ def test_supports_are_told_apart(run):
   )
   assert '<td class="text">earlier reverse, merge fold</td>' in text
   assert '<td class="text">compositions never trained on</td>' in text
+
+
+def test_what_limits_a_support_is_said():
+  """A balanced table that reads like one drawn at random."""
+  config = from_config_dict(tiny(supports__sft__balanced=True))
+  held = dict(compositions={'2': 8}, is_exact=True, shown={}, example='-')
+  text = tables.supports_table(config, {'sft': held, 'rl': held})
+  assert text.count('all modules about equally often') == 1
 
 
 def test_problems_before_and_after(run):

@@ -59,6 +59,7 @@ def _limits(support: Any) -> str:
   if support.overlap:
     other, share = support.overlap
     limits += f', {100 * share:g} % taken from {other}'
+  limits += ', all modules about equally often' if support.balanced else ''
   limits += f', behind up to {support.prefix} dry steps' if support.prefix else ''
   return limits + (', dry: format only, modules are not run' if support.dry else '')
 
