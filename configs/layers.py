@@ -5,7 +5,7 @@
   done
   .venv/bin/python -m compgen_jax.collect runs/layers/* --out=runs/layers_compared
 
-Hardware: one core of an AMD EPYC, some ten minutes a replicate of a line. To expect: three blocks
+Hardware: one core of an AMD EPYC, some seven minutes a replicate of a line. To expect: three blocks
 as good as two or better, four behind for want of updates (results/NOTES.md, *How many layers?*, of
 one replicate and 48 compositions, for half as many updates of SFT).
 
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from configs import finding1, quickstart
 
 STACKS = {'2': (2, 1), '3': (3, 1), '4': (4, 1), '2x2': (2, 2)}  # blocks, times that they are run
-SFT, RL = finding1.SFT_UPDATES, 600  # updates of two blocks
+SFT, RL = finding1.SFT_UPDATES, 400  # updates of two blocks
 
 
 def get_config(stack: str = '2') -> ConfigDict:
