@@ -5,24 +5,25 @@
 
 Hardware: one core of an AMD EPYC, about 40 minutes a replicate (of an older CPU three times as
 long); or one H100, some twelve minutes for the five replicates side by side (reckoned from its
-rates; compiling is a third of it). To expect, at L = 4: SFT 16 %, RL on compounds 58 %, on atoms 22
-(anchored 27), rejection fine-tuning 29 (of samples of the current policy 58), SFT continued 18
-(results/finding1_three, of 28 compositions drawn at random); of `2+3`, after 1,500 updates at half
-the rate, RL on compounds 57 %, on both 53 (results/finding1_entangled).
+rates; compiling is a third of it). To expect, at L = 4: SFT 12 %, RL on compounds 62 %, on atoms 20
+(anchored 22), rejection fine-tuning 25, SFT continued 13 (results/finding1_balanced; of 28
+compositions drawn at random 16, 58, 22, 27, 29 and 18, and of samples of the current policy 58:
+results/finding1_three); of `2+3`, after 1,500 updates at half the rate, RL on compounds 57 %, on
+both 53 (results/finding1_entangled).
 
 The argument is the depths of compositions that SFT and RL see: `3`, as in the paper, or `2+3`.
 
 All arms start from one SFT parent, which saw 24 compositions that use all modules about equally
 often (of `2+3`, 32 drawn at random), longer than those of the other findings saw their 48: it
 executes what it has seen and does not compose (results/NOTES.md, *Fewer compositions, learned
-longer*). The arms see equally many batches: RL on compounds of the `rl` pool, RL on atoms, the same
-with an anchor (a tenth of SFT's loss, on 30 of
-SFT's problems, in every update: what single steps do not exercise is else unlearned), RL on atoms
-and compounds half and half, rejection fine-tuning on the prompts of the first, of the parent's
-samples (`rft`) and of those of the policy as it is then (`rft_current`), and SFT continued.
-Settings were chosen on the validation pool (results/NOTES.md, *Settings of every arm*). Splits:
-`seen` (SFT's compositions, new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four
-to eight), and the last two once more behind given dry steps (`_prefixed`).
+longer* and *How often SFT shows a module*). The arms see equally many batches: RL on compounds of
+the `rl` pool, RL on atoms, the same with an anchor (a tenth of SFT's loss, on 30 of SFT's problems,
+in every update: what single steps do not exercise is else unlearned), RL on atoms and compounds
+half and half, rejection fine-tuning on the prompts of the first, of the parent's samples (`rft`)
+and of those of the policy as it is then (`rft_current`), and SFT continued. Settings were chosen on
+the validation pool (results/NOTES.md, *Settings of every arm*). Splits: `seen` (SFT's compositions,
+new inputs), `unseen` (two and three steps, pool `test`), `deeper` (four to eight), and the last two
+once more behind given dry steps (`_prefixed`).
 """
 
 from collections.abc import Collection
