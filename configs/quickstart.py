@@ -13,8 +13,8 @@ of composing modules alone, and both are our instantiation: every token knows th
 before it (model.address_markers), and some problems (a quarter of SFT's, half of RL's) are preceded
 by up to three dry steps, whose modules are not run (prefix). So "deeper" means more modules in a
 row than trained on, not a longer text. A quarter of an SFT batch are dry traces of up to eight
-steps: they show the format of every depth. The few compositions that SFT sees hold every module,
-each in two of them or more.
+steps: they show the format of every depth. The few compositions that SFT sees use all modules about
+equally often.
 """
 
 from ml_collections import ConfigDict
@@ -51,6 +51,8 @@ def get_config() -> ConfigDict:
   config = recipe()
   config.experiment = 'quickstart'
   make_small(config)
+  for name in ('sft', 'sft_prefixed'):
+    config.supports[name].balanced = True  # or chance leaves some seeds a module too rare to learn
   config.stages.compound = default.stage('rl', 'sft', 250, RL_DATA, RL_SHARES)
   config.stages.atomic = default.stage('rl', 'sft', 125, ('atoms',), **ATOMIC)
   continue_sft(config, 250)
