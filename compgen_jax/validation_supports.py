@@ -26,8 +26,8 @@ def validate(config: Config) -> None:
     ok = n == 0 or len(support.depths) <= n <= 100_000
     require(ok, f'{path}.compositions', n, '0, or one per depth to 100000')
     require(0 <= support.covers <= n, f'{path}.covers', support.covers, f'0 to {most}')
-    legal = 'False: the support is not finite (compositions=0)'
-    require(n > 0 or not support.balanced, f'{path}.balanced', support.balanced, legal)
+    legal = f'False beside compositions={n}; of 1 to 4096 compositions, True as well'
+    require(not support.balanced or 0 < n <= 4096, f'{path}.balanced', support.balanced, legal)
     ok = support.subset == 0 or len(support.depths) <= support.subset <= n
     require(ok, f'{path}.subset', support.subset, f'0, or one per depth to {most}')
     _overlap(config, name)

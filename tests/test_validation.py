@@ -52,7 +52,7 @@ BAD_VALUES = (
   ({'supports__rl__prefix': 2}, 'supports.rl.prefix=2', '0 to 1: task.max_depth minus'),
   ({'supports__rl__prefix': -1}, 'supports.rl.prefix=-1', '0 to 1'),
   ({'supports__sft__covers': 9}, 'supports.sft.covers=9', '0 to supports.sft.compositions=8'),
-  ({'supports__rl__balanced': True}, 'supports.rl.balanced=True', 'compositions=0'),
+  ({'supports__rl__balanced': True}, 'supports.rl.balanced=True', 'False beside compositions=0'),
   ({'supports__rl__covers': 1}, 'supports.rl.covers=1', '0 to supports.rl.compositions=0'),
   ({'supports__sft__subset': 9}, 'supports.sft.subset=9', 'to supports.sft.compositions=8'),
   ({'supports__sft__subset': 1}, 'supports.sft.subset=1', '0, or one per depth'),

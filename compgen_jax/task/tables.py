@@ -42,9 +42,9 @@ def build(
   Which compositions are in which pool, and which of them a finite support keeps, depends on the
   config and on the replicate's salt alone: of each depth the first that are drawn, so that 50 of a
   pool are among 100 of it. With `balanced`, the next composition is always the one that keeps the
-  use of modules most even. With `covers`, a finite support is drawn again until it covers its
-  modules (the first draw is the one without `covers`). With `subset`, it then holds the first of
-  each depth: the same compositions as are in the support without `subset`, but fewer.
+  use of modules, over all depths, most even. With `covers`, a finite support is drawn again until
+  it covers its modules (the first draw is the one without `covers`). With `subset`, it then holds
+  the first of each depth: the same compositions as are in the support without `subset`, but fewer.
 
   With `overlap`, `(name, share)`, floor(share * compositions) of them are those that come first in
   `other`, the finite support of that name of the same replicate, among those that fit the config
@@ -165,7 +165,7 @@ def _most_even(
   """Up to `wanted` of the rows: the next is always the one after which the modules' numbers of
   uses, those of the rows already `taken` included, have the least chi-square from even use."""
 
-  def scaled(rows):  # a module's uses by the root of its share: routing mechanisms are fewer
+  def scaled(rows):  # uses over the root of even use: routing mechanisms are fewer, used more
     return np.concatenate([n * n.shape[1] ** 0.5 for n in _uses(support, _from_rows(rows))], axis=1)
 
   uses_ZxM, picked = scaled(rows), []
