@@ -3,7 +3,7 @@
   launch/run.sh
 
 Hardware: 2 CPU cores, two to six minutes, nearly half of it compiling and evaluating. To expect, at
-L = 4: SFT 19 %, RL on compounds 48 %, RL on atoms 18 % (results/quickstart).
+L = 4: SFT 23 %, RL on compounds 57 %, RL on atoms 29 % (results/quickstart).
 
 The task is small: 12 of the 24 skills and 5 of the 10 routing mechanisms. The findings have all of
 them (configs/finding1.py).
