@@ -6,8 +6,8 @@
   .venv/bin/python -m compgen_jax.collect runs/layers/* --out=runs/layers_compared
 
 Hardware: one core of an AMD EPYC, some seven minutes a replicate of a line. To expect, at L = 4
-after RL: 41 % with two blocks, 37 with three, 26 with four and 23 with shared weights (one
-replicate: results/NOTES.md, *How many layers?*).
+after RL: 41 % with two blocks, 37 with three, 26 with four and 23 with shared weights (seed
+0: results/NOTES.md, *How many layers?*).
 
 The argument is the number of blocks; `2x2` is two blocks run twice, with shared weights
 (model.repeats). Updates are those of two blocks divided by the blocks that a token passes, which
