@@ -9,6 +9,7 @@ import pytest
 import compgen_jax
 from compgen_jax.config import ConfigError, from_config_dict
 from compgen_jax.experiment import files, run
+from compgen_jax.experiment.evaluate import Evaluation
 from compgen_jax.experiment.record import Record
 from configs import default
 from tests.experiments import history, tiny, trained_files
@@ -299,6 +300,12 @@ def test_an_evaluation_from_before_a_field_existed_counts(finished, tmp_path):
   )
   files.write_sealed(record.folder / 'evaluation.json', evaluation | {'origin': 'another'})
   assert record.read_evaluation(settings) is None
+  # Measured by this code, in a stage that began before: it has to count for later code as well.
+  measured = Evaluation(evaluation['rows'], evaluation['items'], evaluation['traces'])
+  record.write_evaluation(measured, settings)
+  written = files.read_sealed(record.folder / 'evaluation.json')
+  assert written['origin'] == files.checksum(origin)
+  assert record.read_evaluation(settings) == measured
 
 
 def test_a_damaged_evaluation_is_made_again(finished, tmp_path, capsys):

@@ -220,7 +220,9 @@ class Record:
           writer.scalars(row['step'], writers.numbers(name, row))
 
   def write_evaluation(self, evaluation: Evaluation, settings: dict) -> None:
-    about = {'settings': settings, 'origin': files.checksum(self._origin)}
+    # Of the origin as the stage began with it: code that knows more fields finds it there.
+    origin = files.checksum(self._held_origin() or self._origin)
+    about = {'settings': settings, 'origin': origin}
     files.write_sealed(self.folder / 'evaluation.json', about | evaluation._asdict())
 
   def read_evaluation(self, settings: dict) -> Evaluation | None:
@@ -236,8 +238,7 @@ class Record:
       if held is None or _filled_settings(held['settings']) != settings:
         return None
       if held['origin'] != files.checksum(self._origin):
-        # Code that knew fewer fields may have written it: then of the origin that stands beside it.
-        began = files.read_sealed(self.folder / 'origin.json')
+        began = self._held_origin()  # maybe by code that knew fewer fields
         if held['origin'] != files.checksum(began) or _read_origin(began) != self._origin:
           return None
     except DamageError as e:

@@ -50,15 +50,9 @@ def _exposure(found: dict[str, Any]) -> str:
   """One table per kind of module: arms by the number of SFT's compositions that hold a module."""
   tables = []
   for (kind,), rows in groups(found.get('exposure', []), 'kind'):
-    classes = {row['least']: row for row in sorted(rows, key=lambda row: row['least'])}
-    lines = []
-    for (arm,), mine in groups(rows, 'arm'):
-      cells = {row['least']: _percent(row) for row in mine}
-      lines.append((arm, [cells.get(least, '') for least in classes]))
-    lines.append(('modules', [str(row['modules']) for row in classes.values()]))
-    names = [_between(row['least'], row['most']) for row in classes.values()]
     title = f"a {KIND_TITLES[kind]}'s steps that are right, %, by SFT's compositions that hold it"
-    tables.append(table(title, 'arm', lines, names))
+    names = {row['least']: _between(row['least'], row['most']) for row in rows}
+    tables.append(_arms_by(title, rows, 'least', names, 'modules', 'modules'))
   return '\n'.join(tables)
 
 
@@ -73,16 +67,24 @@ def _accuracy(found: dict[str, Any], kind: str) -> str:
   rows = [row for row in found['accuracy'] if row['kind'] == kind]
   tables = []
   for (split, depth), of_cell in groups(rows, 'split', 'depth'):
-    places = dict(sorted(((place, rows) for (place,), rows in groups(of_cell, 'witnessed'))))
-    lines = []
-    for (arm,), mine in groups(of_cell, 'arm'):
-      cells = {row['witnessed']: _percent(row) for row in mine}
-      lines.append((arm, [cells.get(place, '') for place in places]))
-    names = [f'{place} of {depth}' for place in places]
-    lines.append(('problems', [str(max(row['n'] for row in rows)) for rows in places.values()]))
     title = f'accuracy, %, by witnessed {KIND_NAMES[kind]}: {split}, depth {depth}'
-    tables.append(table(title, 'arm', lines, names))
+    names = {row['witnessed']: f'{row["witnessed"]} of {depth}' for row in of_cell}
+    tables.append(_arms_by(title, of_cell, 'witnessed', names, 'problems', 'n'))
   return '\n'.join(tables)
+
+
+def _arms_by(
+  title: str, rows: list[dict], field: str, names: dict[int, str], counted: str, count: str
+) -> str:
+  """Accuracy of arms by a field of their rows, whose values have `names`; a last line, `counted`,
+  has the most that any arm's row says of `count`."""
+  places = dict(sorted(((place, rows) for (place,), rows in groups(rows, field))))
+  lines = []
+  for (arm,), mine in groups(rows, 'arm'):
+    cells = {row[field]: _percent(row) for row in mine}
+    lines.append((arm, [cells.get(place, '') for place in places]))
+  lines.append((counted, [str(max(row[count] for row in rows)) for rows in places.values()]))
+  return table(title, 'arm', lines, [names[place] for place in places])
 
 
 def _percent(row: dict[str, Any]) -> str:
