@@ -50,7 +50,7 @@ def get_config(trained: str = '3') -> ConfigDict:
   """`trained`: depths of the compositions in SFT and RL, 3 | 2+3."""
   if trained not in TRAINED:
     raise ValueError(f'depths {trained!r}; legal is {" | ".join(TRAINED)}')
-  config = common('finding1', {'all': UPDATES})
+  config = common('finding1', {'all': UPDATES}, trained=trained)
   config.rl.group = config.rft.group = GROUP
   config.supports.deeper.depths = (4, 5, 6, 7, 8)
   prefix = quickstart.PREFIX
@@ -58,19 +58,14 @@ def get_config(trained: str = '3') -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
-  for name in ('sft', 'sft_prefixed'):
-    config.supports[name].update(TRAINED[trained])
-  for name in quickstart.RL_DATA:
-    config.supports[name].depths = TRAINED[trained]['depths']
-  config.stages.sft.steps = SFT_UPDATES
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
-  add_arm(config, 'compound', 'rl', compounds, lr=LR)
+  add_arm(config, 'compound', 'rl', compounds)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)
   anchor = dict(anchor=quickstart.SFT_DATA, anchor_batch=30)
   add_arm(config, 'atomic_anchored', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC, **anchor)
   half = {name: share / 2 for name, share in compounds.items()}
-  add_arm(config, 'both', 'rl', half | {'atoms': 0.5}, lr=LR)
-  add_arm(config, 'rft', 'rft', compounds, lr=LR_RFT)
+  add_arm(config, 'both', 'rl', half | {'atoms': 0.5})
+  add_arm(config, 'rft', 'rft', compounds)
   # Of samples at another temperature than the loss's: each update would flatten the policy.
   add_arm(config, 'rft_current', 'rft', compounds, sampler='current', temperature=1.0, lr=LR)
   config.contrasts = _contrasts()
@@ -110,11 +105,13 @@ def _contrasts() -> tuple[tuple, ...]:
   )
 
 
-def common(experiment: str, updates: dict[str, int], size: str = 'all') -> ConfigDict:
+def common(
+  experiment: str, updates: dict[str, int], size: str = 'all', trained: str = '3'
+) -> ConfigDict:
   """What all findings share: the SFT parent, SFT continued, the pools and the first splits.
 
   `updates`: of every arm, by size. `size`: all | small, the task with all modules or that of the
-  quickstart.
+  quickstart. `trained`: with all modules, depths of the compositions in SFT and RL, 3 | 2+3.
   """
   if size not in updates:
     raise ValueError(f'size {size!r}; legal is {" | ".join(updates)}')
@@ -123,7 +120,12 @@ def common(experiment: str, updates: dict[str, int], size: str = 'all') -> Confi
   if size == 'small':
     quickstart.make_small(config)
   else:
-    config.stages.sft.shares = SFT_SHARES
+    for name in ('sft', 'sft_prefixed'):
+      config.supports[name].update(TRAINED[trained])
+    for name in quickstart.RL_DATA:
+      config.supports[name].depths = TRAINED[trained]['depths']
+    config.stages.sft.update(steps=SFT_UPDATES, shares=SFT_SHARES)
+    config.rl.lr, config.rft.lr = LR, LR_RFT
   quickstart.continue_sft(config, updates[size])
   config.supports.deeper.depths = (4, 5)
   config.eval.every = updates[size] // 4 if size == 'all' else 50

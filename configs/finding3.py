@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from compgen_jax.task import modules, routing
 from configs import default, finding1, quickstart
 
-UPDATES = {'all': 600, 'small': 100}  # of every arm
+UPDATES = {'all': 200, 'small': 100}  # of every arm; shallow and deep are level later
 # Families: choosing, building, choosing by content, partial application.
 HELD = {
   'all': ('earlier', 'merge', 'greater', 'bind_first'),

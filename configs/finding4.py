@@ -20,26 +20,27 @@ and SFT continued. Splits: `lacking` (compositions that hold one of the four, po
 first four of finding 1.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
 UPDATES = {'all': 600, 'small': 100}  # of every arm
-# Compositions that RL sees; the last are as many as SFT sees.
-SIZES = {'all': (12, 24, 48), 'small': (6, 12, 24)}
+SIZES = (6, 12, 24)  # compositions that RL sees; the last are as many as SFT sees
 MISSING = {  # skills, of different sections
   'all': ('rotate_right', 'sort_down', 'half_turn', 'squeeze'),
   'small': ('swap_ends', 'opposite', 'bump_last', 'drop_last'),
 }
-ISOLATED_BATCH = {'all': 94, 'small': 96}  # single steps, of as many tokens as 64 problems of SFT
+ISOLATED_BATCH = {'all': 102, 'small': 96}  # single steps, of as many tokens as 64 problems of SFT
 DEPTHS = (2, 3, 4, 5)
 
 
 def get_config(size: str = 'all') -> ConfigDict:
   config = finding1.common('finding4', UPDATES, size)
-  sizes, missing = SIZES[size], MISSING[size]
+  missing = MISSING[size]
   compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
-  for n in sizes:
+  for n in SIZES:
     _explore(config, n)
   finding1.add_arm(config, 'rft', 'rft', compounds)
 
@@ -61,9 +62,9 @@ def get_config(size: str = 'all') -> ConfigDict:
   config.eval.splits.lacking = 'lacking'
   config.eval.curve = ('unseen', 'deeper')
   config.contrasts = (
-    *_contrasts('disjoint', 'overlap', sizes),
-    *_contrasts('overlap', 'inside', sizes),
-    *_contrasts('disjoint', 'inside', sizes),
+    *_contrasts('disjoint', 'overlap', SIZES),
+    *_contrasts('overlap', 'inside', SIZES),
+    *_contrasts('disjoint', 'inside', SIZES),
     *(
       finding1.difference(f'f4.L{depth}.{name}', arm, other, split, depth)
       for split, depths in (('unseen', (2, 3)), ('deeper', (4, 5)))
@@ -81,9 +82,10 @@ def get_config(size: str = 'all') -> ConfigDict:
   return config
 
 
-def _table(config: ConfigDict) -> dict[str, int]:
-  """How many compositions SFT sees, and how often each module is in them, as `sft` says."""
-  return {field: config.supports.sft[field] for field in ('compositions', 'balanced', 'covers')}
+def _table(config: ConfigDict) -> dict[str, Any]:
+  """The fields that say what a table holds, as those of SFT's."""
+  fields = ('depths', 'compositions', 'balanced', 'covers')
+  return {field: config.supports.sft[field] for field in fields}
 
 
 def _explore(config: ConfigDict, n: int) -> None:

@@ -177,7 +177,7 @@ def test_finding_3_holds_routing_mechanisms_out(size):
 def test_finding_4_overlap_is_exact(size, seed):
   """Supports of unequal size, or an overlap that is there by chance."""
   config = from_config_dict(finding(f'finding4:{size}'))
-  sizes = finding4.SIZES[size]
+  sizes = finding4.SIZES
 
   def build(name):
     return tables.build(name, config.supports[name], config.task, config.pools, seed)
