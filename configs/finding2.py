@@ -11,9 +11,10 @@ nothing else runs beside (reckoned from its rates); to expect: SFT 45 %, `none` 
 57, 76 and 78 (results/finding2_entangled, by its config.json).
 
 Eight skills (four in the small task) leave the RL data, with every composition that holds one of
-them. They are put back as nothing (`none`), as atoms (`atoms`) or inside compositions (`composed`).
-All arms start from one SFT parent, which has seen all skills, and see equally many prompts; a
-quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
+them. They are put back as nothing (`none`), by themselves (`alone`: single steps on the last
+value), as atoms (`atoms`: single steps, with every routing mechanism) or inside compositions
+(`composed`). All arms start from one SFT parent, which has seen all skills, and see equally many
+prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
 `composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
 to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding 1.
 """
@@ -36,6 +37,7 @@ HELD = {  # every third skill
   ),
   'small': ('reverse', 'successor', 'climb', 'drop_first'),
 }
+PLAIN = 'previous'  # the routing mechanism of a skill by itself
 PUT_BACK = 0.25  # share of the prompts
 DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
 
@@ -45,6 +47,8 @@ def get_config(size: str = 'all') -> ConfigDict:
   held = HELD[size]
   quickstart.add_support(config, 'without', pool='rl', without_skills=held)
   quickstart.add_support(config, 'composed', pool='rl', with_skills=held)
+  plain = tuple(f'{PLAIN} {skill}' for skill in held)
+  config.supports.held_alone = default.support(depths=(1,), with_pairs=plain)
   config.supports.held_atoms = default.support(depths=(1,), with_skills=held)
   config.supports.held = default.support(pool='test', depths=DEPTHS, with_skills=held)
   config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=held)
@@ -52,6 +56,7 @@ def get_config(size: str = 'all') -> ConfigDict:
   kept = {'without': (1 - PUT_BACK) / 2, 'without_prefixed': (1 - PUT_BACK) / 2}
   composed = kept | {'composed': PUT_BACK / 2, 'composed_prefixed': PUT_BACK / 2}
   finding1.add_arm(config, 'none', 'rl', {'without': 0.5, 'without_prefixed': 0.5})
+  finding1.add_arm(config, 'alone', 'rl', kept | {'held_alone': PUT_BACK})
   finding1.add_arm(config, 'atoms', 'rl', kept | {'held_atoms': PUT_BACK})
   finding1.add_arm(config, 'composed', 'rl', composed)
   finding1.add_arm(config, 'rft', 'rft', composed)
@@ -60,12 +65,17 @@ def get_config(size: str = 'all') -> ConfigDict:
     config.eval.splits[split] = split
   config.eval.trained = (*config.eval.trained, 'held_atoms')
   config.eval.curve = ('held', 'kept', 'held_atoms')
+  pairs = (
+    *(('composed', arm) for arm in ('alone', 'atoms', 'none', 'rft', 'sft_continued')),
+    ('atoms', 'alone'),
+  )
   difference = finding1.difference
   config.contrasts = (
+    *(difference(f'f2.{arm}_minus_{other}', arm, other, 'held', 0) for arm, other in pairs),
     *(
-      difference(f'f2.L{depth}.composed_minus_{arm}', 'composed', arm, 'held', depth)
+      difference(f'f2.L{depth}.{arm}_minus_{other}', arm, other, 'held', depth)
       for depth in DEPTHS
-      for arm in ('atoms', 'none', 'rft', 'sft_continued')
+      for arm, other in pairs
     ),
     *(
       difference(f'f2.kept.L{depth}.composed_minus_atoms', 'composed', 'atoms', 'kept', depth)

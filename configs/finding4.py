@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from configs import default, finding1, quickstart
 
-UPDATES = {'all': 600, 'small': 100}  # of every arm
+UPDATES = {'all': 300, 'small': 100}  # of every arm
 SIZES = (6, 12, 24)  # compositions that RL sees; the last are as many as SFT sees
 MISSING = {  # skills, of different sections
   'all': ('rotate_right', 'sort_down', 'half_turn', 'squeeze'),

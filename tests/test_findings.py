@@ -11,7 +11,7 @@ from compgen_jax.config import from_config_dict
 from compgen_jax.experiment import run
 from compgen_jax.learning import batches
 from compgen_jax.learning.setup import Source
-from compgen_jax.task import tables
+from compgen_jax.task import modules, tables
 from configs import (
   estimators,
   finding1,
@@ -138,7 +138,7 @@ def test_finding_3_holds_out_what_is_named():
 @pytest.mark.parametrize('size, n_held', [('all', 8), ('small', 4)])
 def test_finding_2_holds_skills_out(size, n_held):
   """A held-out skill that RL sees, or one that is put back as less than a quarter of the
-  prompts."""
+  prompts; a routing mechanism beside a skill that is shown by itself."""
   config = from_config_dict(finding(f'finding2:{size}'))
   held = set(finding2.HELD[size])
   assert len(held) == n_held and held <= set(config.task.skills or held)
@@ -149,11 +149,25 @@ def test_finding_2_holds_skills_out(size, n_held):
       )
       for atoms in (True, False)
     }
-    for arm in ('none', 'atoms', 'composed', 'rft')
+    for arm in ('none', 'alone', 'atoms', 'composed', 'rft')
   }
-  want = {'none': (0, 0), 'atoms': (0.25, 0), 'composed': (0, 0.25), 'rft': (0, 0.25)}
+  want = {
+    'none': (0, 0),
+    'alone': (0.25, 0),
+    'atoms': (0.25, 0),
+    'composed': (0, 0.25),
+    'rft': (0, 0.25),
+  }
   for arm, (of_atoms, of_compositions) in want.items():
     np.testing.assert_allclose([share[arm][True], share[arm][False]], [of_atoms, of_compositions])
+  mechanisms = {
+    arm: set().union(*(used for _, depth, used in shown(config, arm, 0, n=400) if depth == 1))
+    for arm in ('alone', 'atoms')
+  }
+  assert mechanisms == {
+    'alone': {'previous'},
+    'atoms': set(modules.names(config.task.routing_inventory)),
+  }
   split = {name: config.supports[name] for name in ('held', 'kept')}
   assert set(split['held'].with_skills) == set(split['kept'].without_skills) == held
 
