@@ -14,9 +14,10 @@ Eight skills (four in the small task) leave the RL data, with every composition 
 them. They are put back as nothing (`none`), by themselves (`alone`: single steps on the last
 value), as atoms (`atoms`: single steps, with every routing mechanism) or inside compositions
 (`composed`). All arms start from one SFT parent, which has seen all skills, and see equally many
-prompts; a quarter of them is what is put back. Controls: rejection fine-tuning on the prompts of
-`composed`, and SFT continued. Splits: `held` (compositions that hold one of them, pool `test`, two
-to five steps), `kept` (those that hold none), `held_atoms`, and the first four of finding 1.
+prompts; half of them (a quarter in the small task) are what is put back. Controls: rejection
+fine-tuning on the prompts of `composed`, and SFT continued. Splits: `held` (compositions that hold
+one of them, pool `test`, two to five steps), `kept` (those that hold none), `held_atoms`, and the
+first four of finding 1.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,7 @@ HELD = {  # every third skill
   'small': ('reverse', 'successor', 'climb', 'drop_first'),
 }
 PLAIN = 'previous'  # the routing mechanism of a skill by itself
-PUT_BACK = 0.25  # share of the prompts
+PUT_BACK = {'all': 0.5, 'small': 0.25}  # share of the prompts
 DEPTHS = (2, 3, 4, 5)  # of the splits that tell held from kept
 
 
@@ -53,11 +54,12 @@ def get_config(size: str = 'all') -> ConfigDict:
   config.supports.held = default.support(pool='test', depths=DEPTHS, with_skills=held)
   config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=held)
 
-  kept = {'without': (1 - PUT_BACK) / 2, 'without_prefixed': (1 - PUT_BACK) / 2}
-  composed = kept | {'composed': PUT_BACK / 2, 'composed_prefixed': PUT_BACK / 2}
+  share = PUT_BACK[size]
+  kept = {'without': (1 - share) / 2, 'without_prefixed': (1 - share) / 2}
+  composed = kept | {'composed': share / 2, 'composed_prefixed': share / 2}
   finding1.add_arm(config, 'none', 'rl', {'without': 0.5, 'without_prefixed': 0.5})
-  finding1.add_arm(config, 'alone', 'rl', kept | {'held_alone': PUT_BACK})
-  finding1.add_arm(config, 'atoms', 'rl', kept | {'held_atoms': PUT_BACK})
+  finding1.add_arm(config, 'alone', 'rl', kept | {'held_alone': share})
+  finding1.add_arm(config, 'atoms', 'rl', kept | {'held_atoms': share})
   finding1.add_arm(config, 'composed', 'rl', composed)
   finding1.add_arm(config, 'rft', 'rft', composed)
 
