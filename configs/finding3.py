@@ -1,4 +1,4 @@
-"""Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them best.
+"""Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them fastest.
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:merge+earlier+bind_first '--config.seeds=(0, 1, 2, 3, 4)'
@@ -55,13 +55,18 @@ def get_config(held: str = 'all') -> ConfigDict:
     return name, tuple(terms)
 
   composed = (('depth2', 0.5), ('depth3', 0.5))
+  shallow_minus_deep = (('depth2', 1.0), ('depth3', -1.0))
   config.contrasts = (
     *(
       contrast(f'f3.L{depth}.composed_minus_{arm}', *composed, (arm, -1.0), depth=depth)
       for depth in DEPTHS
       for arm in ('none', 'depth1', 'rft')
     ),
-    contrast('f3.shallow_minus_deep', ('depth2', 1.0), ('depth3', -1.0), depth=0),
+    contrast('f3.shallow_minus_deep', *shallow_minus_deep, depth=0),
+    *(
+      contrast(f'f3.L{depth}.shallow_minus_deep', *shallow_minus_deep, depth=depth)
+      for depth in DEPTHS
+    ),
   )
   return config
 
