@@ -1,4 +1,4 @@
-"""Finding 3: routing mechanisms are learned like skills, and shallow compositions teach them fastest.
+"""Finding 3: routing mechanisms are learned like skills, fastest in shallow compositions.
 
   launch/run.sh configs/finding3.py '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:merge+earlier+bind_first '--config.seeds=(0, 1, 2, 3, 4)'
