@@ -1,8 +1,18 @@
 """What every entrance prepares before jax touches a device, and what it finds there."""
 
 import os
+import pathlib
 import subprocess
 import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import compgen_jax
+from compgen_jax.experiment import platform
+from tests.experiments import tiny
 
 RUN = """
 from compgen_jax.experiment import platform
@@ -56,3 +66,32 @@ jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
   (error, cache, is_exact), said = _fresh_python(tmp_path, chosen)
   assert 'at most the 2 devices there are' in error and (cache, said) == ('mine', '')
   assert is_exact == 'False'
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='needs Linux')
+def test_programs_are_dropped_before_linux_ends_the_process(monkeypatch):
+  """A run of many stages that LLVM ends, out of memory maps (some twenty stages on a CPU); programs
+  that are dropped while there is room."""
+
+  def maps():
+    return pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+
+  programs = [jax.jit(lambda x, i=i: jnp.sort(jnp.sin(x @ x + i))) for i in range(20)]
+  expected = [program(jnp.eye(9)).sum() for program in programs]
+  full = maps()
+  limit = pathlib.Path('/proc/sys/vm/max_map_count')
+  monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: {limit: str(4 * full)}[path])
+  platform.make_room()
+  assert maps() >= full
+  monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: {limit: str(full)}[path])
+  platform.make_room()
+  assert maps() < full - len(programs)  # each of them took some
+  assert [program(jnp.eye(9)).sum() for program in programs] == expected
+
+
+def test_a_run_does_not_depend_on_programs_being_dropped(finished, tmp_path, monkeypatch):
+  """A run that needs a program that is gone, or one that never makes room."""
+  monkeypatch.setattr(platform, 'is_crowded', lambda: True)
+  with mock.patch.object(jax, 'clear_caches', wraps=jax.clear_caches) as dropped:
+    assert compgen_jax.run(tiny(), tmp_path / 'w') == finished[1]
+  assert dropped.call_count == 3  # after each stage

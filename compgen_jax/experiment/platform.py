@@ -9,6 +9,7 @@ stay in a core's cache (a block of 8 instead of 512 rows made a training step 2.
 
 import dataclasses
 import os
+import pathlib
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -92,6 +93,23 @@ def compiles_ahead() -> bool:
   """Whether programs are compiled in a thread beside. (Not on an accelerator, whose compiler
   measures kernels on the device that trains.)"""
   return jax.default_backend() == 'cpu' and cores() > 1
+
+
+def is_crowded() -> bool:
+  """Whether half of the memory maps that Linux gives a process are taken. (On CPU each training
+  program takes a few thousand of 65,530, and LLVM ends a process that has none left.)"""
+  try:
+    most = int(pathlib.Path('/proc/sys/vm/max_map_count').read_text())
+    taken = pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+  except OSError:  # not Linux
+    return False
+  return taken > most // 2
+
+
+def make_room() -> None:
+  """Drops the compiled programs where there are too many; what is needed again comes from disk."""
+  if is_crowded():
+    jax.clear_caches()
 
 
 def side_by_side() -> bool:

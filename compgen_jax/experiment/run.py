@@ -271,6 +271,7 @@ def _run_stages(
         parent = params.get(config.stages[name].parent) or foreign_params(config, base, name, seeds)
         params[name], measured = stages.run(stage, group, parent)
         evaluations[name] |= measured
+        platform.make_room()
   return evaluations
 
 
