@@ -79,10 +79,16 @@ def get_config(size: str = 'all') -> ConfigDict:
       for depth in DEPTHS
       for arm, other in pairs
     ),
-    *(
-      difference(f'f2.kept.L{depth}.composed_minus_atoms', 'composed', 'atoms', 'kept', depth)
-      for depth in DEPTHS
-    ),
+    # Who practises single steps practises fewer compositions: that costs both splits alike.
+    *(difference(f'f2.kept.{arm}_minus_{other}', arm, other, 'kept', 0) for arm, other in pairs),
+    *(_beyond_kept(depth, arm, other) for depth in (0, *DEPTHS) for arm, other in pairs),
     difference('f2.held_atoms.atoms_minus_none', 'atoms', 'none', 'held_atoms', 1),
   )
   return config
+
+
+def _beyond_kept(depth: int, arm: str, other: str) -> tuple:
+  """The difference of two arms on `held`, less that on `kept`."""
+  name = f'f2.beyond_kept{f".L{depth}" if depth else ""}.{arm}_minus_{other}'
+  signs = ((1, arm, 'held'), (-1, other, 'held'), (-1, arm, 'kept'), (1, other, 'kept'))
+  return name, tuple((*term, depth) for term in signs)
