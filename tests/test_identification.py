@@ -28,11 +28,18 @@ def seen():
   return witnesses.of_steps(witnesses.steps_of(support, TASK), TASK)
 
 
+@functools.cache
+def own():
+  """What 25 others witness: data of an arm that goes on from there."""
+  support = helpers.random_compositions(TASK, 25, (2, 3), 3, seed=3)
+  return witnesses.of_steps(witnesses.steps_of(support, TASK), TASK)
+
+
 def executions(errs, witnessed=None):
   judged, _ = asking.ask(oracles.writer(TASK, errs), TASK, question(), 0)
   steps = witnesses.steps_of(question(), TASK)
   ids = identification.composition_ids(question())
-  return identification.executions(steps, judged, witnessed or seen(), ids, 0)
+  return identification.executions(steps, judged, witnessed or seen(), own(), ids, 0)
 
 
 def accuracy(e, inside_N) -> float:
@@ -48,10 +55,12 @@ def is_witnessed(kind, steps, i, parents) -> bool:
   makers = [m.name for m in TASK.skill_inventory] + ['input']
   if kind == 'pairs':
     return bool(seen().pair_RxS[r, s])
+  if kind == 'own pairs':
+    return bool(own().pair_RxS[r, s])
   return all(seen().interface_PxRxS[makers.index(p), r, s] for p in parents)
 
 
-@pytest.mark.parametrize('kind', ['pairs', 'interfaces'])
+@pytest.mark.parametrize('kind', ['pairs', 'interfaces', 'own pairs'])
 def test_oracle_that_errs_exactly_in_unwitnessed_contexts(kind):
   """Contexts of other steps, or the sides changed: it scores 1 and 0, its entanglement is 1."""
 

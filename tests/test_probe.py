@@ -15,7 +15,7 @@ from compgen_jax.experiment.evaluate import SLACK
 from compgen_jax.experiment.finished import open_run
 from compgen_jax.report import page, probed
 from compgen_jax.theory import witnesses
-from compgen_jax.theory.identification import Executions
+from compgen_jax.theory.identification import KINDS, Executions
 from configs import default
 from tests import oracles
 from tests.experiments import tiny
@@ -157,13 +157,33 @@ def test_modules_that_are_practised_alike_are_a_group(config, tmp_path):
   assert levels == dict(sft=2, rl=1, rft=0)
 
 
+def test_pairs_that_an_arm_left_out(config, tmp_path):
+  """Its parent's data, or another arm's, in place of its own; a mean of what leaves nothing out."""
+  plain = dataclasses.replace(config.supports['rl'], without_pairs=('merge fork',))
+  left_out = dataclasses.replace(config, supports=config.supports | dict(rl=plain, prefixed=plain))
+  run = all_right(tmp_path, left_out)
+  task = run.config.task
+
+  def errs(steps, i, parents):
+    return 'result' if steps[i] == ('merge', 'fork') else ''
+
+  found = probe.of_run(run, lambda *_: oracles.writer(task, errs))
+  rows = rows_of(found, 'entanglement', kind='own pairs', sort='skill', modules=[])
+  value = {row['arm']: row['value'] for row in rows}
+  assert value['sft'] < 1 and value['rl'] == 1
+  (fork,) = rows_of(found, 'modules', arm='rl', module='fork')
+  assert [fork['own pairs'][side]['value'] for side in ('witnessed', 'unwitnessed')] == [1, 0]
+  (climb,) = rows_of(found, 'modules', arm='rl', module='climb')
+  assert climb['own pairs']['unwitnessed']['n'] == 0
+
+
 def test_a_group_has_its_own_mean(made_up):
   """A group's mean that is that of all."""
   e = Executions(
     module=np.repeat([4, 5], 400),
     position=np.zeros(800, int),
     right=np.tile(np.repeat([True, False], 200), 2) | (np.arange(800) >= 400),
-    witnessed_NxK=np.tile(np.repeat([True, False], 200), 2)[:, None].repeat(3, axis=1),
+    witnessed_NxK=np.tile(np.repeat([True, False], 200), 2)[:, None].repeat(len(KINDS), axis=1),
     cluster=np.arange(800),
     replicate=np.arange(800) % 2,
   )
@@ -173,7 +193,7 @@ def test_a_group_has_its_own_mean(made_up):
     tuple(r['modules']): r['value'] for r in rows if (r['sort'], r['kind']) == ('skill', 'pairs')
   }
   assert value == {(): 0.5, SKILLS[:1]: 1.0, SKILLS[1:]: 0.0}
-  assert {tuple(r['modules']) for r in rows if r['sort'] == 'routing'} == {()}
+  assert not any(r['modules'] for r in rows if r['sort'] == 'routing')
 
 
 def test_swaps_are_scored(found):

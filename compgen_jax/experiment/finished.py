@@ -67,16 +67,23 @@ class Finished:
     return [np.flatnonzero(group_M == group) for group in range(group_M.max() + 1)]
 
   @functools.cached_property
-  def _witnessed(self) -> dict[tuple[tuple[str, ...], int], Witnesses]:
+  def _witnesses(self) -> dict[tuple[tuple[str, ...], int], Witnesses]:
     return {}
 
   def witnessed(self, arm: str, seed: int) -> Witnesses:
     """What the data at the start of an arm's line witness."""
-    key = self.root_data(arm), seed
-    if key not in self._witnessed:
-      task, compositions = self.config.task, self.compositions(*key)
-      self._witnessed[key] = witnesses.of_steps(witnesses.steps_of(compositions, task), task)
-    return self._witnessed[key]
+    return self._of_data(self.root_data(arm), seed)
+
+  def own_witnesses(self, arm: str, seed: int) -> Witnesses:
+    """What an arm's own data witness."""
+    return self._of_data(self.data(arm), seed)
+
+  def _of_data(self, data: tuple[str, ...], seed: int) -> Witnesses:
+    if (data, seed) not in self._witnesses:
+      task, compositions = self.config.task, self.compositions(data, seed)
+      steps = witnesses.steps_of(compositions, task)
+      self._witnesses[data, seed] = witnesses.of_steps(steps, task)
+    return self._witnesses[data, seed]
 
 
 def open_run(

@@ -144,7 +144,7 @@ def _ask(run: Finished, write: Writer, arm: str, question: Question) -> Traces:
   samples, tokens = asking.ask(
     write, task, picked, seed_of(f'samples of {question.split}', seed), SAMPLES, TEMPERATURE
   )
-  seen = run.witnessed(arm, seed)
+  seen, own = run.witnessed(arm, seed), run.own_witnesses(arm, seed)
   steps = witnesses.steps_of(compositions, task)
   swapped_steps = witnesses.steps_of(question.swaps.compositions, task)
   at = np.arange(len(swapped_B)), question.swaps.step
@@ -153,7 +153,7 @@ def _ask(run: Finished, write: Writer, arm: str, question: Question) -> Traces:
     split=question.split,
     seed=seed,
     greedy=greedy,
-    executions=identification.executions(steps, greedy, seen, ids, seed),
+    executions=identification.executions(steps, greedy, seen, own, ids, seed),
     occasions=enrichment.occasions(steps, greedy.verdict, task),
     swaps=question.swaps,
     effects=identification.effects(old, new, question.swaps),

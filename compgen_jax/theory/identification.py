@@ -8,7 +8,8 @@ the operand. A model that has identified a module executes it right whatever sta
 
   P(right | m, its step is witnessed) - P(right | m, its step is not witnessed)
 
-with "witnessed" by pairs, parents or interfaces (see `witnesses`). Comparing m with itself takes
+with "witnessed" by pairs, parents or interfaces (see `witnesses`) of SFT's data, or by pairs of the
+arm's own data (`own pairs`), where these leave some out. Comparing m with itself takes
 out that some modules are easy.
 
 What it does not say: that the witness is the cause. Which contexts of m are witnessed is drawn at
@@ -24,7 +25,12 @@ from compgen_jax.task.vocab import TaskConfig
 from compgen_jax.theory.explanations import Judged
 from compgen_jax.theory.witnesses import Steps, Witnesses
 
-KINDS = ('pairs', 'parents', 'interfaces')  # by which a module's context is witnessed or not
+KINDS = (
+  'pairs',
+  'parents',
+  'interfaces',
+  'own pairs',
+)  # by which a module's context is witnessed or not
 SORTS = ('routing', 'skill')
 
 
@@ -54,15 +60,18 @@ def executions(
   steps: Steps,
   judged: Judged,
   seen: Witnesses,
+  own: Witnesses,
   cluster_B: np.ndarray,
   replicate: int,
 ) -> Executions:
   """The executions of B traces: those of wrong structure have none, and compact ones show no
-  routing mechanism's."""
+  routing mechanism's. `seen`: what SFT's data witness; `own`: what the arm's own do."""
   task, verdict = seen.task, judged.verdict
   counted_BxL = steps.used & np.asarray(verdict.structure)[:, None]
   row_N, position_N = np.nonzero(counted_BxL)
-  witnessed = np.stack([seen.of_steps(kind, steps)[counted_BxL] for kind in KINDS], axis=1)
+  *of_sft, _ = KINDS
+  witnessed_K = [seen.of_steps(kind, steps) for kind in of_sft] + [own.of_steps('pairs', steps)]
+  witnessed = np.stack([x_BxL[counted_BxL] for x_BxL in witnessed_K], axis=1)
   sorts = [(task.n_routings + steps.skill, verdict.result_ok)]
   if task.trace == 'explicit':
     sorts.insert(0, (steps.routing, verdict.operand_ok))
