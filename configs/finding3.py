@@ -4,12 +4,13 @@
   launch/run.sh configs/finding3.py:merge+earlier+bind_first '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding3.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: one H100 for all modules, some twenty minutes for two mechanisms and five replicates side
-by side (reckoned from its rates), or a CPU core, an hour a replicate. To expect, for `merge` at
-L = 2: SFT 39 %, as nothing 45, as atoms 55, in three steps 62, in two 67 (results/finding3_h100;
-`greater`: results/finding3_greater, twelve minutes a replicate on a core of an AMD EPYC).
-The small task, that of the quickstart: a replicate a quarter of an hour on a core and compiling as
-long again, once; 32 %, 36, 40, 42 and 49 (results/finding3).
+Hardware: one core of an AMD EPYC, twenty minutes a replicate; or one H100, about as long for five
+replicates of two mechanisms side by side (reckoned from its rates). To expect, mean of the four
+mechanisms at L = 2: SFT 38 %, as nothing 59, as atoms 70, in three steps 71, in two 74
+(results/finding3_balanced). The small task, that of the quickstart: a replicate a quarter of an
+hour on a core and compiling as long again, once; 32 %, 36, 40, 42 and 49 (results/finding3). Three
+times the updates from another SFT parent: results/finding3_h100 and results/finding3_greater, by
+their config.json.
 
 Each of four routing mechanisms in turn (two in the small task), one of each family, leaves the RL
 data, with every composition that holds it. It is put back as nothing (`none_NAME`) or at one depth:

@@ -112,8 +112,8 @@ def _entanglement_rows(
 ) -> list[dict[str, Any]]:
   """Mean entanglement of all modules of a sort, and of groups of them, each compared with itself.
 
-  `modules`: the names of a group; [] is all of the sort. A kind by which all is witnessed has no
-  row.
+  `modules`: the names of a group; [] is all of the sort. A kind by which all is witnessed, or
+  nothing, has no row.
   """
   names = np.array(witnesses.module_names(config.task))
   wholes = np.split(np.arange(len(names)), [config.task.n_routings])
@@ -123,7 +123,7 @@ def _entanglement_rows(
     for shown, members in (([], whole), *((names[part].tolist(), part) for part in parts)):
       mine = Executions(*(x[np.isin(e.module, members)] for x in e))
       for kind, is_seen_N in zip(KINDS, mine.witnessed_NxK.T):
-        if not is_seen_N.all():
+        if is_seen_N.any() and not is_seen_N.all():
           row = dict(sort=sort, modules=shown, kind=kind)
           rows.append(row | _mean_entanglement(mine, is_seen_N))
   return rows
