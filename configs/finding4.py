@@ -3,21 +3,21 @@
   launch/run.sh configs/finding4.py '--config.seeds=(0, 1, 2, 3, 4)'
   launch/run.sh configs/finding4.py:small '--config.seeds=(0, 1, 2, 3, 4)'
 
-Hardware: 2 CPU cores. Of the small task, that of the quickstart, a replicate takes about 25 minutes
-on one of them; to expect, at L = 2 on `unseen`: SFT 48 %, RL on SFT's 24 compositions 50, on 24
-others 57, on the whole pool 64; 33 from an SFT parent that lacks four skills, 22 from one that saw
-single steps (results/finding4). With all modules: SFT 46, on SFT's 48 compositions 52, on 48 others
-61, on the whole pool 69, 55 and 22 (results/finding4_h100), in a quarter of an hour on one H100
-(reckoned from its rates).
+Hardware: one core of an AMD EPYC, half an hour a replicate; or one H100, a quarter of an hour for
+five replicates side by side (reckoned from its rates). To expect, at L = 2 on `unseen`: SFT 34 %,
+RL on SFT's 24 compositions 37, on 24 others 57 (results/finding4_balanced). From another SFT
+parent, 48 compositions in place of 24 and 600 updates in place of 300: SFT 46, RL on SFT's 52, on
+others 61, on the whole pool 69, 55 from a parent that lacks four skills and 22 from one that saw
+single steps (results/finding4_h100, by its config.json). The small task, that of the quickstart: 25
+minutes a replicate; 48 %, 50, 57, 64, 33 and 22 (results/finding4).
 
-Two questions. Where should RL explore? From one SFT parent RL sees equally many
-compositions (three sizes n), all of them SFT's (`inside_N`), half of them (`overlap_N`) or none
-(`disjoint_N`): finite tables, whose overlap is exact. What should SFT show? Every module, in
-compositions (`sft`); the same without four skills (`sft_missing`); single
-modules only (`sft_isolated`), with as many tokens a batch. From each of the three, RL on the same
-compounds (`full`, `missing`, `isolated`). Controls: rejection fine-tuning on the prompts of `full`,
-and SFT continued. Splits: `lacking` (compositions that hold one of the four, pool `test`), and the
-first four of finding 1.
+Two questions. Where should RL explore? From one SFT parent RL sees equally many compositions (three
+sizes n), all of them SFT's (`inside_N`), half of them (`overlap_N`) or none (`disjoint_N`): finite
+tables, whose overlap is exact. What should SFT show? Every module, in compositions (`sft`); the
+same without four skills (`sft_missing`); single modules only (`sft_isolated`), with as many tokens
+a batch. From each of the three, RL on the same compounds (`full`, `missing`, `isolated`). Controls:
+rejection fine-tuning on the prompts of `full`, and SFT continued. Splits: `lacking` (compositions
+that hold one of the four, pool `test`), and the first four of finding 1.
 """
 
 from typing import Any
