@@ -22,7 +22,7 @@ REWARDS = ('strict', 'steps')  # beside `answer`, which all estimators have
 
 def get_config() -> ConfigDict:
   config = finding1.common('estimators', {'small': UPDATES}, 'small')
-  compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
+  compounds = quickstart.half_prefixed('compounds')
   for estimator in ESTIMATORS:
     finding1.add_arm(config, estimator, 'rl', compounds, estimator=estimator)
   for reward in REWARDS:

@@ -14,8 +14,8 @@ both 53 (results/finding1_entangled).
 The argument is the depths of compositions that SFT and RL see: `3`, as in the paper, or `2+3`.
 
 All arms start from one SFT parent, which saw 24 compositions that use all modules about equally
-often (of `2+3`, 32 drawn at random), longer than those of the other findings saw their 48: it
-executes what it has seen and does not compose (results/NOTES.md, *Fewer compositions, learned
+often (of `2+3`, 32 drawn at random) and learned them to the end: it executes what it has seen and
+does not compose (results/NOTES.md, *Fewer compositions, learned
 longer* and *How often SFT shows a module*). The arms see equally many batches: RL on compounds of
 the `rl` pool, RL on atoms, the same with an anchor (a tenth of SFT's loss, on 30 of SFT's problems,
 in every update: what single steps do not exercise is else unlearned), RL on atoms and compounds
@@ -58,7 +58,7 @@ def get_config(trained: str = '3') -> ConfigDict:
   config.supports.deeper_prefixed = default.support(pool='test', depths=(4, 5), prefix=prefix)
   config.eval.splits.unseen_prefixed = 'unseen_prefixed'
   config.eval.splits.deeper_prefixed = 'deeper_prefixed'
-  compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
+  compounds = quickstart.half_prefixed('compounds')
   add_arm(config, 'compound', 'rl', compounds)
   add_arm(config, 'atomic', 'rl', {'atoms': 1.0}, **quickstart.ATOMIC)
   anchor = dict(anchor=quickstart.SFT_DATA, anchor_batch=30)
@@ -120,10 +120,8 @@ def common(
   if size == 'small':
     quickstart.make_small(config)
   else:
-    for name in ('sft', 'sft_prefixed'):
-      config.supports[name].update(TRAINED[trained])
-    for name in quickstart.RL_DATA:
-      config.supports[name].depths = TRAINED[trained]['depths']
+    quickstart.update_support(config, 'sft', **TRAINED[trained])
+    quickstart.update_support(config, 'compounds', depths=TRAINED[trained]['depths'])
     config.stages.sft.update(steps=SFT_UPDATES, shares=SFT_SHARES)
     config.rl.lr, config.rft.lr = LR, LR_RFT
   quickstart.continue_sft(config, updates[size])
@@ -160,3 +158,8 @@ def add_arm(
 def difference(name: str, arm: str, other: str, split: str, depth: int) -> tuple:
   """The contrast of two arms."""
   return name, ((1, arm, split, depth), (-1, other, split, depth))
+
+
+def at(depth: int) -> str:
+  """The part of a contrast's name that says where; depth 0 is the mean over all."""
+  return f'L{depth}.' if depth else ''

@@ -55,9 +55,9 @@ def get_config(size: str = 'all') -> ConfigDict:
   config.supports.kept = default.support(pool='test', depths=DEPTHS, without_skills=held)
 
   share = PUT_BACK[size]
-  kept = {'without': (1 - share) / 2, 'without_prefixed': (1 - share) / 2}
-  composed = kept | {'composed': share / 2, 'composed_prefixed': share / 2}
-  finding1.add_arm(config, 'none', 'rl', {'without': 0.5, 'without_prefixed': 0.5})
+  kept = quickstart.half_prefixed('without', 1 - share)
+  composed = kept | quickstart.half_prefixed('composed', share)
+  finding1.add_arm(config, 'none', 'rl', quickstart.half_prefixed('without'))
   finding1.add_arm(config, 'alone', 'rl', kept | {'held_alone': share})
   finding1.add_arm(config, 'atoms', 'rl', kept | {'held_atoms': share})
   finding1.add_arm(config, 'composed', 'rl', composed)
@@ -71,17 +71,16 @@ def get_config(size: str = 'all') -> ConfigDict:
     *(('composed', arm) for arm in ('alone', 'atoms', 'none', 'rft', 'sft_continued')),
     ('atoms', 'alone'),
   )
-  difference = finding1.difference
+  difference, at, depths = finding1.difference, finding1.at, (0, *DEPTHS)
   config.contrasts = (
-    *(difference(f'f2.{arm}_minus_{other}', arm, other, 'held', 0) for arm, other in pairs),
     *(
-      difference(f'f2.L{depth}.{arm}_minus_{other}', arm, other, 'held', depth)
-      for depth in DEPTHS
+      difference(f'f2.{at(depth)}{arm}_minus_{other}', arm, other, 'held', depth)
+      for depth in depths
       for arm, other in pairs
     ),
     # Who practises single steps practises fewer compositions: that costs both splits alike.
     *(difference(f'f2.kept.{arm}_minus_{other}', arm, other, 'kept', 0) for arm, other in pairs),
-    *(_beyond_kept(depth, 'composed', arm) for depth in (0, *DEPTHS) for arm in ('alone', 'atoms')),
+    *(_beyond_kept(depth, 'composed', arm) for depth in depths for arm in ('alone', 'atoms')),
     difference('f2.held_atoms.atoms_minus_none', 'atoms', 'none', 'held_atoms', 1),
   )
   return config
@@ -89,6 +88,6 @@ def get_config(size: str = 'all') -> ConfigDict:
 
 def _beyond_kept(depth: int, arm: str, other: str) -> tuple:
   """The difference of two arms on `held`, less that on `kept`."""
-  name = f'f2.beyond_kept{f".L{depth}" if depth else ""}.{arm}_minus_{other}'
+  name = f'f2.beyond_kept.{finding1.at(depth)}{arm}_minus_{other}'
   signs = ((1, arm, 'held'), (-1, other, 'held'), (-1, arm, 'kept'), (1, other, 'kept'))
   return name, tuple((*term, depth) for term in signs)

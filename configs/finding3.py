@@ -63,10 +63,9 @@ def get_config(held: str = 'all') -> ConfigDict:
       for depth in DEPTHS
       for arm in ('none', 'depth1', 'rft')
     ),
-    contrast('f3.shallow_minus_deep', *shallow_minus_deep, depth=0),
     *(
-      contrast(f'f3.L{depth}.shallow_minus_deep', *shallow_minus_deep, depth=depth)
-      for depth in DEPTHS
+      contrast(f'f3.{finding1.at(depth)}shallow_minus_deep', *shallow_minus_deep, depth=depth)
+      for depth in (0, *DEPTHS)
     ),
   )
   return config
@@ -83,12 +82,9 @@ def _hold_out(config: ConfigDict, name: str) -> None:
   config.supports[f'with_{name}'] = default.support(pool='test', depths=DEPTHS, **held)
   config.eval.splits[f'with_{name}'] = f'with_{name}'
 
-  kept = {without: (1 - PUT_BACK) / 2, f'{without}_prefixed': (1 - PUT_BACK) / 2}
-  put_back = {
-    depth: {f'depth{depth}_{name}': PUT_BACK / 2, f'depth{depth}_{name}_prefixed': PUT_BACK / 2}
-    for depth in (2, 3)
-  }
-  finding1.add_arm(config, f'none_{name}', 'rl', {without: 0.5, f'{without}_prefixed': 0.5})
+  kept = quickstart.half_prefixed(without, 1 - PUT_BACK)
+  put_back = {d: quickstart.half_prefixed(f'depth{d}_{name}', PUT_BACK) for d in (2, 3)}
+  finding1.add_arm(config, f'none_{name}', 'rl', quickstart.half_prefixed(without))
   finding1.add_arm(config, f'depth1_{name}', 'rl', kept | {f'atoms_{name}': PUT_BACK})
   finding1.add_arm(config, f'depth2_{name}', 'rl', kept | put_back[2])
   finding1.add_arm(config, f'depth3_{name}', 'rl', kept | put_back[3])

@@ -39,7 +39,7 @@ DEPTHS = (2, 3, 4, 5)
 def get_config(size: str = 'all') -> ConfigDict:
   config = finding1.common('finding4', UPDATES, size)
   missing = MISSING[size]
-  compounds = dict(zip(quickstart.RL_DATA, quickstart.RL_SHARES))
+  compounds = quickstart.half_prefixed('compounds')
   for n in SIZES:
     _explore(config, n)
   finding1.add_arm(config, 'rft', 'rft', compounds)
@@ -62,9 +62,9 @@ def get_config(size: str = 'all') -> ConfigDict:
   config.eval.splits.lacking = 'lacking'
   config.eval.curve = ('unseen', 'deeper')
   config.contrasts = (
-    *_contrasts('disjoint', 'overlap', SIZES),
-    *_contrasts('overlap', 'inside', SIZES),
-    *_contrasts('disjoint', 'inside', SIZES),
+    *_contrasts('disjoint', 'overlap'),
+    *_contrasts('overlap', 'inside'),
+    *_contrasts('disjoint', 'inside'),
     *(
       finding1.difference(f'f4.L{depth}.{name}', arm, other, split, depth)
       for split, depths in (('unseen', (2, 3)), ('deeper', (4, 5)))
@@ -99,11 +99,13 @@ def _explore(config: ConfigDict, n: int) -> None:
     ('overlap', (f'sft_{n // 2}', f'new_{n // 2}')),
     ('disjoint', (f'new_{n}',)),
   ):
-    names = [name for part in parts for name in (part, f'{part}_prefixed')]
-    finding1.add_arm(config, f'{arm}_{n}', 'rl', {name: 1 / len(names) for name in names})
+    mixture = {}
+    for part in parts:
+      mixture |= quickstart.half_prefixed(part, 1 / len(parts))
+    finding1.add_arm(config, f'{arm}_{n}', 'rl', mixture)
 
 
-def _contrasts(arm: str, other: str, sizes: tuple[int, ...]) -> list[tuple]:
+def _contrasts(arm: str, other: str) -> list[tuple]:
   """The difference of two kinds of support, on unseen compositions, over all sizes and by size."""
 
   def mean(name, sizes, split):
@@ -112,7 +114,7 @@ def _contrasts(arm: str, other: str, sizes: tuple[int, ...]) -> list[tuple]:
 
   name = f'f4.{arm}_minus_{other}'
   return [
-    mean(name, sizes, 'unseen'),
-    mean(f'{name}.deeper', sizes, 'deeper'),
-    *(mean(f'{name}.n{n}', (n,), 'unseen') for n in sizes),
+    mean(name, SIZES, 'unseen'),
+    mean(f'{name}.deeper', SIZES, 'deeper'),
+    *(mean(f'{name}.n{n}', (n,), 'unseen') for n in SIZES),
   ]

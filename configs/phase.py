@@ -20,7 +20,7 @@ novelties in percent, with + between them; all five without it.
 
 from ml_collections import ConfigDict
 
-from configs import finding1
+from configs import finding1, quickstart
 
 UPDATES = 100
 NOVELTY = ('0', '25', '50', '75', '100')  # percent
@@ -30,13 +30,12 @@ def get_config(novelty: str = '+'.join(NOVELTY)) -> ConfigDict:
   """`novelty`: of each arm of RL, some of NOVELTY with + between them."""
   arms = finding1.named('novelty', novelty, NOVELTY)
   config = finding1.common('phase', {'small': UPDATES}, 'small')
-  for name in ('sft', 'sft_prefixed'):
-    config.supports[name].covers = 1  # as many as twelve compositions can cover
+  quickstart.update_support(config, 'sft', covers=1)  # as many as twelve compositions can cover
   for percent in arms:
     new, mixture = int(percent) / 100, {}
     for source, share in (('sft', 1 - new), ('compounds', new)):
       if share:
-        mixture |= {source: share / 2, f'{source}_prefixed': share / 2}
+        mixture |= quickstart.half_prefixed(source, share)
     finding1.add_arm(config, f'novel_{percent}', 'rl', mixture)
   config.eval.update(problems=512, pass_k=(), every=0)
   compared = [*((f'novel_{percent}', 'sft') for percent in arms), ('sft_continued', 'sft')]

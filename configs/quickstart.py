@@ -23,7 +23,6 @@ from configs import default
 
 # Of an SFT batch: compositions as they are, the same behind dry steps, and format alone.
 SFT_DATA, SFT_SHARES = ('sft', 'sft_prefixed', 'dry'), (0.5625, 0.1875, 0.25)
-RL_DATA, RL_SHARES = ('compounds', 'compounds_prefixed'), (0.5, 0.5)
 SFT_TABLE = dict(compositions=48, covers=2)  # what SFT sees of its pool
 PREFIX = 3  # dry steps at most
 # The small task: modules of each family, without those that are slow to learn (sorting, copying).
@@ -51,9 +50,10 @@ def get_config() -> ConfigDict:
   config = recipe()
   config.experiment = 'quickstart'
   make_small(config)
-  for name in ('sft', 'sft_prefixed'):
-    config.supports[name].balanced = True  # or chance leaves some seeds a module too rare to learn
-  config.stages.compound = default.stage('rl', 'sft', 250, RL_DATA, RL_SHARES)
+  # Or chance leaves some seeds a module too rare to learn.
+  update_support(config, 'sft', balanced=True)
+  compounds = half_prefixed('compounds')
+  config.stages.compound = default.stage('rl', 'sft', 250, (*compounds,), (*compounds.values(),))
   config.stages.atomic = default.stage('rl', 'sft', 125, ('atoms',), **ATOMIC)
   continue_sft(config, 250)
   config.eval.update(problems=512, every=125, curve_problems=128)
@@ -85,8 +85,7 @@ def continue_sft(config: ConfigDict, updates: int) -> None:
 def make_small(config: ConfigDict) -> None:
   """Leaves half of the modules, which are learned in minutes."""
   config.task.skills, config.task.routings = SKILLS, ROUTINGS
-  for name in ('sft', 'sft_prefixed'):
-    config.supports[name].update(TABLE)
+  update_support(config, 'sft', **TABLE)
   config.stages.sft.steps = 1000
 
 
@@ -94,6 +93,17 @@ def add_support(config: ConfigDict, name: str, **fields) -> None:
   """A support and, as NAME_prefixed, the same compositions behind dry steps."""
   config.supports[name] = default.support(**fields)
   config.supports[f'{name}_prefixed'] = default.support(**fields, prefix=PREFIX)
+
+
+def update_support(config: ConfigDict, name: str, **fields) -> None:
+  """Changes fields of a support of `add_support` and of its twin behind dry steps."""
+  for twin in (name, f'{name}_prefixed'):
+    config.supports[twin].update(fields)
+
+
+def half_prefixed(name: str, share: float = 1.0) -> dict[str, float]:
+  """Support -> its share of the prompts: half of `share` for each of a pair of `add_support`."""
+  return {name: share / 2, f'{name}_prefixed': share / 2}
 
 
 def on_validation(config: ConfigDict) -> None:

@@ -180,12 +180,12 @@ def test_pairs_that_an_arm_left_out(config, tmp_path):
 def test_a_group_has_its_own_mean(made_up):
   """A group's mean that is that of all."""
   e = Executions(
-    module=np.repeat([4, 5], 400),
-    position=np.zeros(800, int),
-    right=np.tile(np.repeat([True, False], 200), 2) | (np.arange(800) >= 400),
-    witnessed_NxK=np.tile(np.repeat([True, False], 200), 2)[:, None].repeat(len(KINDS), axis=1),
-    cluster=np.arange(800),
-    replicate=np.arange(800) % 2,
+    module=np.repeat([4, 5, 0], 400),
+    position=np.zeros(1200, int),
+    right=np.tile(np.repeat([True, False], 200), 3) | (np.arange(1200) >= 400),
+    witnessed_NxK=np.tile(np.repeat([True, False], 200), 3)[:, None].repeat(len(KINDS), axis=1),
+    cluster=np.arange(1200),
+    replicate=np.arange(1200) % 2,
   )
   groups = [np.arange(4), np.array([4]), np.arange(5, 9)]
   rows = scores._entanglement_rows(e, made_up.config, groups)
@@ -193,7 +193,7 @@ def test_a_group_has_its_own_mean(made_up):
     tuple(r['modules']): r['value'] for r in rows if (r['sort'], r['kind']) == ('skill', 'pairs')
   }
   assert value == {(): 0.5, SKILLS[:1]: 1.0, SKILLS[1:]: 0.0}
-  assert not any(r['modules'] for r in rows if r['sort'] == 'routing')
+  assert {tuple(r['modules']) for r in rows if r['sort'] == 'routing'} == {()}
 
 
 def test_swaps_are_scored(found):

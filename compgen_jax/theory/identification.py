@@ -25,12 +25,8 @@ from compgen_jax.task.vocab import TaskConfig
 from compgen_jax.theory.explanations import Judged
 from compgen_jax.theory.witnesses import Steps, Witnesses
 
-KINDS = (
-  'pairs',
-  'parents',
-  'interfaces',
-  'own pairs',
-)  # by which a module's context is witnessed or not
+_OF_SFT = ('pairs', 'parents', 'interfaces')
+KINDS = (*_OF_SFT, 'own pairs')  # by which a module's context is witnessed or not
 SORTS = ('routing', 'skill')
 
 
@@ -69,8 +65,7 @@ def executions(
   task, verdict = seen.task, judged.verdict
   counted_BxL = steps.used & np.asarray(verdict.structure)[:, None]
   row_N, position_N = np.nonzero(counted_BxL)
-  *of_sft, _ = KINDS
-  witnessed_K = [seen.of_steps(kind, steps) for kind in of_sft] + [own.of_steps('pairs', steps)]
+  witnessed_K = [*(seen.of_steps(kind, steps) for kind in _OF_SFT), own.of_steps('pairs', steps)]
   witnessed = np.stack([x_BxL[counted_BxL] for x_BxL in witnessed_K], axis=1)
   sorts = [(task.n_routings + steps.skill, verdict.result_ok)]
   if task.trace == 'explicit':
